@@ -1,0 +1,88 @@
+// What every `_torch.cpp` needs of LibTorch's stable ABI (torch 2.10 and later).
+#pragma once
+
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+
+#include <optional>
+
+#include "common/dtype.h"
+
+// A CPU build of torch does not export this; a weak symbol lets one library load everywhere.
+// (Stream::nativeHandle would do, but from torch 2.13 on.)
+extern "C" AOTITorchError aoti_torch_get_current_cuda_stream(int32_t device_index, void** stream)
+    __attribute__((weak));
+
+// The library of CUDA kernels compiled for the CPU registers the same kernels for CPU tensors,
+// under a name of its own.
+//
+// SSL_FAST_KERNELS(library) { library.impl("name", TORCH_BOX(&function)); ... } registers functions
+// that look at their tensors' device.
+#define SSL_FAST_KERNELS_BEGIN(library) \
+  static void register_kernels(torch::stable::detail::StableLibrary& library);
+#if defined(SSL_FAST_EMULATED)
+#define SSL_FAST_KERNELS(library)                                  \
+  SSL_FAST_KERNELS_BEGIN(library)                                  \
+  STABLE_TORCH_LIBRARY_IMPL(ssl_fast_emulated, CPU, cpu_library) { \
+    register_kernels(cpu_library);                                 \
+  }                                                                \
+  static void register_kernels(torch::stable::detail::StableLibrary& library)
+#elif defined(SSL_FAST_CUDA)
+#define SSL_FAST_KERNELS(library)                                                             \
+  SSL_FAST_KERNELS_BEGIN(library)                                                             \
+  STABLE_TORCH_LIBRARY_IMPL(ssl_fast, CPU, cpu_library) { register_kernels(cpu_library); }    \
+  STABLE_TORCH_LIBRARY_IMPL(ssl_fast, CUDA, cuda_library) { register_kernels(cuda_library); } \
+  static void register_kernels(torch::stable::detail::StableLibrary& library)
+#else
+#define SSL_FAST_KERNELS(library)                                                          \
+  SSL_FAST_KERNELS_BEGIN(library)                                                          \
+  STABLE_TORCH_LIBRARY_IMPL(ssl_fast, CPU, cpu_library) { register_kernels(cpu_library); } \
+  static void register_kernels(torch::stable::detail::StableLibrary& library)
+#endif
+
+namespace ssl_fast {
+
+using torch::stable::Tensor;
+
+inline DType dtype_of(const Tensor& tensor) {
+  using torch::headeronly::ScalarType;
+  switch (tensor.scalar_type()) {
+    case ScalarType::Byte:
+      return DType::kUInt8;
+    case ScalarType::Half:
+      return DType::kFloat16;
+    case ScalarType::BFloat16:
+      return DType::kBFloat16;
+    case ScalarType::Float:
+      return DType::kFloat32;
+    case ScalarType::Double:
+      return DType::kFloat64;
+    default:
+      STD_TORCH_CHECK(false, "ssl_fast: expected uint8, float16, bfloat16, float32 or float64");
+      return DType::kFloat32;
+  }
+}
+
+inline void* current_cuda_stream(const Tensor& tensor) {
+  STD_TORCH_CHECK(aoti_torch_get_current_cuda_stream != nullptr,
+                  "ssl_fast: this torch was built without CUDA");
+  void* stream = nullptr;
+  STABLE_TORCH_ERROR_CODE_CHECK(
+      aoti_torch_get_current_cuda_stream(tensor.get_device_index(), &stream));
+  return stream;
+}
+
+// Runs `cuda(stream)` on the tensor's device. The emulator has neither streams nor devices.
+template <typename Function>
+void on_cuda(const Tensor& tensor, Function cuda) {
+#ifdef SSL_FAST_EMULATED
+  (void)tensor;
+  cuda(nullptr);
+#else
+  const torch::stable::accelerator::DeviceGuard guard(tensor.get_device_index());
+  cuda(current_cuda_stream(tensor));
+#endif
+}
+
+}  // namespace ssl_fast

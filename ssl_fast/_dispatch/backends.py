@@ -1,0 +1,178 @@
+"""Who serves an op: owners by preference, and how to force one.
+
+On the CPU the compiled kernel serves, else the reference. On a GPU Triton or CUDA C++ serves,
+whichever was measured faster (`Op.gpu_order`), else the reference. The owner is found at the first
+call on a device type, so that importing the package creates no CUDA context. A backend that is
+forced and cannot serve raises, with the reason.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from . import native
+from .library import NAMESPACE, OPS, Op
+
+BACKENDS = ("reference", "compiled", "triton", "emulated")
+DEVICES = ("cpu", "cuda")
+
+_lock = threading.RLock()
+_forced: str | None = None
+# Python implementations in force, by op and device type; without one, what is compiled serves.
+_overrides: dict[tuple[str, str], torch.library.Library] = {}
+_emulated_schemas: torch.library.Library | None = None
+
+
+def reason(op: Op, backend: str, device: str) -> str:
+    """Why `backend` cannot serve `op` on `device`; empty if it can."""
+    if backend == "reference":
+        return ""
+    if backend == "compiled":
+        return _compiled_reason(op, device)
+    if backend == "emulated":
+        if device != "cpu":
+            return "emulated CUDA kernels run on CPU tensors"
+        return native.emulated().reason
+    return _triton_reason(op, device)
+
+
+def _compiled_reason(op: Op, device: str) -> str:
+    if missing := native.ops().reason if device == "cpu" else native.cuda_reason():
+        return missing
+    key = device.upper()
+    if (op.name, device) in _overrides:  # it hides the registration below it
+        return ""
+    if not torch._C._dispatch_has_kernel_for_dispatch_key(f"{NAMESPACE}::{op.name}", key):
+        return f"{op.name} has no compiled {key} kernel"
+    return ""
+
+
+def _triton_reason(op: Op, device: str) -> str:
+    if op.triton is None:
+        return f"{op.name} has no Triton kernel"
+    if importlib.util.find_spec("triton") is None:
+        return "triton is not installed: `pip install triton`"
+    if device == "cpu" and os.environ.get("TRITON_INTERPRET") != "1":
+        return "Triton runs on the CPU only under its interpreter: set TRITON_INTERPRET=1"
+    return ""
+
+
+def preferences(op: Op, device: str) -> tuple[str, ...]:
+    """Backends of `op` on `device`, best first; the reference is always there."""
+    return (*(op.gpu_order if device == "cuda" else ("compiled",)), "reference")
+
+
+def owner(op: Op, device: str) -> str:
+    """The backend that serves `op` on `device` now."""
+    if _forced is not None:
+        return _forced
+    return next(name for name in preferences(op, device) if not reason(op, name, device))
+
+
+def _implementation(op: Op, backend: str, device: str) -> Callable[..., Any] | None:
+    """What to call, or None for the compiled kernel, which is registered below any override."""
+    if why_not := reason(op, backend, device):
+
+        def refuse(*args: Any, **kwargs: Any) -> Any:
+            raise RuntimeError(f"backend {backend!r} cannot serve {op.name} on {device}: {why_not}")
+
+        return refuse
+    if backend == "reference":
+        return op.reference
+    if backend == "triton":
+        assert op.triton is not None
+        return op.triton()
+    if backend == "emulated":
+        return _emulated(op)
+    return None
+
+
+def _emulated(op: Op) -> Callable[..., Any]:
+    global _emulated_schemas
+    if _emulated_schemas is None:
+        _emulated_schemas = torch.library.Library("ssl_fast_emulated", "DEF")
+        for known in OPS.values():
+            _emulated_schemas.define(known.schema)
+    return getattr(torch.ops.ssl_fast_emulated, op.name).default
+
+
+def _override(op: Op, device: str, function: Callable[..., Any] | None) -> None:
+    key = (op.name, device)
+    if old := _overrides.pop(key, None):
+        old._destroy()
+    if function is not None:
+        scoped = torch.library.Library(NAMESPACE, "IMPL")
+        scoped.impl(op.name, function, device.upper(), allow_override=True)
+        _overrides[key] = scoped
+
+
+def _resolve_at_first_call(op: Op) -> None:
+    """On a GPU: the first call finds the owner, installs it and goes to it."""
+
+    def first_call(*args: Any, **kwargs: Any) -> Any:
+        with _lock:
+            chosen = owner(op, "cuda")
+            _override(op, "cuda", _implementation(op, chosen, "cuda"))
+        return op.overload(*args, **kwargs)
+
+    _override(op, "cuda", first_call)
+
+
+def install(op: Op) -> None:
+    """Puts the owner that is preferred, or forced, in charge of `op`."""
+    with _lock:
+        if _forced is not None:
+            for device in DEVICES:
+                _override(op, device, None)
+                _override(op, device, _implementation(op, _forced, device))
+            return
+        _override(op, "cpu", None)
+        _resolve_at_first_call(op)
+
+
+def _force(name: str | None) -> None:
+    global _forced
+    with _lock:
+        _forced = name
+        for op in OPS.values():
+            install(op)
+
+
+def _check_name(name: str, origin: str) -> None:
+    if name not in BACKENDS:
+        raise ValueError(f"{origin} is {name!r}; accepted are {', '.join(map(repr, BACKENDS))}")
+
+
+@contextmanager
+def backend(name: str) -> Iterator[None]:
+    """Makes one backend serve every op, in the whole process, while the context lasts.
+
+    Process-wide because CUDA's backward runs in other threads. `SSL_FAST_BACKEND` does the same
+    for the life of the process.
+
+    Args:
+        name: "reference", "compiled", "triton" or "emulated" (the CUDA kernels on CPU tensors).
+
+    Raises:
+        ValueError: for another name.
+        RuntimeError: from an op that the backend cannot serve, with the reason.
+    """
+    _check_name(name, "backend")
+    before = _forced
+    _force(name)
+    try:
+        yield
+    finally:
+        _force(before)
+
+
+if _wanted := os.environ.get("SSL_FAST_BACKEND"):
+    _check_name(_wanted, "SSL_FAST_BACKEND")
+    _forced = _wanted

@@ -1,0 +1,93 @@
+"""The one `torch.library.Library` of ssl_fast and how an op enters it.
+
+An op is declared once, in `ops/<family>/<op>.py`, with its schema, its reference (plain torch, the
+specification, and what runs where nothing better can), a fake for `torch.compile`, and either an
+autograd formula or the statement that it has no gradient. Compiled kernels register themselves
+under the same name for CPU and CUDA when their library loads; see `backends.py` for who serves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from . import native
+
+NAMESPACE = "ssl_fast"
+library = torch.library.Library(NAMESPACE, "FRAGMENT")
+
+
+@dataclass(frozen=True)
+class Op:
+    """What the dispatch knows of an op.
+
+    Attributes:
+        schema: as `torch.library` takes it, without the namespace.
+        reference: the plain torch implementation, for any device.
+        triton: returns the Triton launcher, imported when first wanted; None without one.
+        gpu_order: backends by preference on a GPU, as measured; the reference comes last anyway.
+        differentiable: whether the op has an autograd formula.
+    """
+
+    name: str
+    schema: str
+    reference: Callable[..., Any]
+    triton: Callable[[], Callable[..., Any]] | None
+    gpu_order: tuple[str, ...]
+    differentiable: bool
+
+    @property
+    def overload(self) -> torch._ops.OpOverload:
+        return getattr(torch.ops.ssl_fast, self.name).default
+
+
+OPS: dict[str, Op] = {}
+
+
+def register(
+    schema: str,
+    *,
+    reference: Callable[..., Any],
+    fake: Callable[..., Any],
+    triton: Callable[[], Callable[..., Any]] | None = None,
+    gpu_order: tuple[str, ...] = ("triton", "compiled"),
+    backward: Callable[..., Any] | None = None,
+    setup_context: Callable[..., Any] | None = None,
+) -> torch._ops.OpOverload:
+    """Declares an op and returns it, ready to be called.
+
+    Args:
+        schema: "name(Tensor x, ...) -> Tensor".
+        backward, setup_context: as `torch.library.register_autograd` takes them. Without them the
+            outputs are marked non-differentiable: otherwise autograd would look into the reference.
+    """
+    native.ops()
+    name = schema.split("(", 1)[0]
+    qualified = f"{NAMESPACE}::{name}"
+    library.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
+    library.impl(name, reference, "CompositeExplicitAutograd")
+    torch.library.register_fake(qualified, fake, lib=library)
+    torch.library.register_autograd(
+        qualified,
+        backward or _no_gradient,
+        setup_context=setup_context or (None if backward else _mark_non_differentiable),
+        lib=library,
+    )
+    op = Op(name, schema, reference, triton, gpu_order, backward is not None)
+    OPS[name] = op
+    from . import backends
+
+    backends.install(op)
+    return op.overload
+
+
+def _mark_non_differentiable(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    outputs = output if isinstance(output, tuple) else (output,)
+    ctx.mark_non_differentiable(*outputs)
+
+
+def _no_gradient(ctx: Any, *grads: Any) -> None:
+    raise RuntimeError("ssl_fast: this op has no gradient")

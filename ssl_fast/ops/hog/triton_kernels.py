@@ -1,0 +1,196 @@
+"""HOG in Triton. A program takes a few neighbouring cells of one row of cells and holds all their
+pixels at once: a pixel's eight neighbours are eight loads, which the cache merges.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+
+@triton.jit
+def _load(base, y, x, height, width, stride_h, stride_w, inside, COMPUTE: tl.constexpr):
+    """Pixels (y, x), reflected at the border, widened."""
+    y = tl.where(y < 0, -y, tl.where(y < height, y, 2 * height - 2 - y))
+    x = tl.where(x < 0, -x, tl.where(x < width, x, 2 * width - 2 - x))
+    return tl.load(base + y * stride_h + x * stride_w, mask=inside, other=0).to(COMPUTE)
+
+
+@triton.jit
+def _bins(gx, gy, cotangents, nbins, INT: tl.constexpr, COMPUTE: tl.constexpr):
+    """The bin of each gradient: csrc/hog/hog_math.h says why this is atan2's."""
+    ax, ay = tl.abs(gx), tl.abs(gy)
+    mirrored = (gx != 0) & ((gx < 0) != (gy < 0))
+    # On the mirrored side the test is strict: >= of the next larger number.
+    limit = (ay.to(INT, bitcast=True) + mirrored.to(INT)).to(COMPUTE, bitcast=True)
+    passed = tl.zeros(gx.shape, tl.int32)
+    for k in range(nbins // 2):
+        passed += (ax * tl.load(cotangents + k) >= limit).to(tl.int32)
+    return tl.where(mirrored, nbins - 1 - passed, passed)
+
+
+@triton.jit
+def _hog_kernel(
+    images, out, cotangents, gaussian, mask, ids,
+    channels, height, width, stride_b, stride_c, stride_h, stride_w,
+    nbins, cell, window, eps,
+    region_h, region_w, slots, patch_h, patch_w, patches_per_row, patches,
+    MASKED: tl.constexpr, LISTED: tl.constexpr, COMPUTE: tl.constexpr, INT: tl.constexpr,
+    SIDE: tl.constexpr, CELLS: tl.constexpr, BINS: tl.constexpr,
+):  # fmt: skip
+    """Cells `chunk * CELLS ...` of one row of cells; SIDE and BINS are powers of two that hold a
+    cell's side and all bins. Regions are patches where they are chosen, else images.
+    """
+    line = tl.program_id(0).to(tl.int64)
+    chunk = tl.program_id(1)
+    row = line % region_h
+    plane = line // region_h
+    channel = plane % channels
+    entry = plane // channels  # image, or image and slot
+    image = entry
+    column = chunk * CELLS + tl.arange(0, CELLS)
+    cell_inside = column < region_w
+    read_rows = cell  # none, where nothing is to be read
+    exists = 1
+    if MASKED or LISTED:
+        image = entry // slots
+        patch = entry % slots
+        if MASKED:
+            read_rows = tl.where(tl.load(mask + entry) != 0, cell, 0)
+        if LISTED:
+            patch = tl.load(ids + entry)
+            exists = tl.where(patch < 0, 0, tl.where(patch < patches, 1, 0))
+            read_rows = cell * exists
+        first_row = (patch // patches_per_row) * patch_h + row
+        first_column = (patch % patches_per_row) * patch_w
+    else:
+        first_row = row
+        first_column = row * 0
+
+    i = tl.arange(0, SIDE)[:, None]  # row of a pixel in its cell
+    j = tl.arange(0, CELLS * SIDE)[None, :]
+    x = (first_column + chunk * CELLS + j // SIDE) * cell + j % SIDE
+    y = first_row * cell + i
+    inside = (i < read_rows) & (j % SIDE < cell) & (chunk * CELLS + j // SIDE < region_w)
+
+    base = images + image * stride_b + channel * stride_c
+    nw = _load(base, y - 1, x - 1, height, width, stride_h, stride_w, inside, COMPUTE)
+    n = _load(base, y - 1, x, height, width, stride_h, stride_w, inside, COMPUTE)
+    ne = _load(base, y - 1, x + 1, height, width, stride_h, stride_w, inside, COMPUTE)
+    w = _load(base, y, x - 1, height, width, stride_h, stride_w, inside, COMPUTE)
+    e = _load(base, y, x + 1, height, width, stride_h, stride_w, inside, COMPUTE)
+    sw = _load(base, y + 1, x - 1, height, width, stride_h, stride_w, inside, COMPUTE)
+    s = _load(base, y + 1, x, height, width, stride_h, stride_w, inside, COMPUTE)
+    se = _load(base, y + 1, x + 1, height, width, stride_h, stride_w, inside, COMPUTE)
+    gx = (nw - ne) + (sw - se) + 2 * (w - e)
+    gy = (nw - sw) + (ne - se) + 2 * (n - s)
+
+    magnitude = tl.sqrt(gx * gx + gy * gy)
+    if window > 0:
+        row_weight = tl.load(gaussian + y % window, mask=i < cell, other=0)
+        magnitude = magnitude * row_weight * tl.load(gaussian + x % window, mask=inside, other=0)
+    bins = _bins(gx, gy, cotangents, nbins, INT, COMPUTE)
+
+    b = tl.arange(0, BINS)[:, None]
+    histogram = tl.zeros((BINS, CELLS), COMPUTE)
+    for k in range(nbins):
+        columns = tl.sum(tl.where(bins == k, magnitude, 0), axis=0)
+        cells = tl.sum(tl.reshape(columns, (CELLS, SIDE)), axis=1)
+        histogram = tl.where(b == k, cells[None, :], histogram)
+    norm = tl.sqrt(tl.sum(histogram * histogram, axis=0))
+    # Not tl.maximum: a NaN must stay one.
+    histogram = histogram / tl.where(norm < eps, eps, norm)[None, :]
+    if LISTED:
+        histogram = tl.where(exists == 1, histogram, float("nan"))
+
+    if MASKED or LISTED:
+        slot = entry
+        in_row = row + tl.zeros_like(column)
+        in_column = column
+    else:
+        slot = entry * slots + (row // patch_h) * patches_per_row + column // patch_w
+        in_row = row % patch_h + tl.zeros_like(column)
+        in_column = column % patch_w
+    at = (((slot * channels + channel) * nbins) * patch_h + in_row) * patch_w + in_column
+    at = at[None, :] + b.to(tl.int64) * patch_h * patch_w
+    tl.store(out + at, histogram, mask=(b < nbins) & cell_inside[None, :])
+
+
+@functools.lru_cache(maxsize=64)
+def _tables(nbins: int, window: int, dtype: torch.dtype, device: torch.device):
+    """cot(k pi / nbins) for k = 1 .. nbins // 2, and one axis of the Gaussian tile."""
+    cotangents = [1 / math.tan(k * math.pi / nbins) for k in range(1, nbins // 2 + 1)]
+    for k in range(1, nbins // 2 + 1):  # the rational ones exactly: ties depend on them
+        if 2 * k == nbins:
+            cotangents[k - 1] = 0.0
+        elif 4 * k == nbins:
+            cotangents[k - 1] = 1.0
+    offsets = torch.arange(window, dtype=torch.float64) - (window - 1) / 2
+    axis = torch.exp(-0.5 * (offsets / max(window // 2, 1)) ** 2)
+    table = torch.tensor(cotangents or [0.0], dtype=torch.float64)
+    axis = axis / axis.sum() if window else table
+    return table.to(device, dtype), axis.to(device, dtype)
+
+
+def _launch(images, out, nbins, cell, window, eps, slots, patch_h, patch_w, mask=None, ids=None):
+    if out.numel() == 0:
+        return out
+    batch, channels, height, width = images.shape
+    by_patch = mask is not None or ids is not None
+    region_h, region_w = (patch_h, patch_w) if by_patch else (height // cell, width // cell)
+    side = triton.next_power_of_2(cell)
+    # About 1,024 pixels a program; a power of two of cells.
+    cells = max(1, min(triton.next_power_of_2(region_w), 1024 // (side * side)))
+    lines = batch * channels * region_h * (slots if by_patch else 1)
+    wide = images.dtype == torch.float64
+    cotangents, gaussian = _tables(nbins, window, out.dtype, images.device)
+    across = width // (cell * patch_w)
+    _hog_kernel[(lines, triton.cdiv(region_w, cells))](
+        images, out, cotangents, gaussian,
+        mask.view(torch.uint8) if mask is not None else out, ids if ids is not None else out,
+        channels, height, width, *images.stride(), nbins, cell, window, eps,
+        region_h, region_w, slots, patch_h, patch_w, across, across * (height // (cell * patch_h)),
+        MASKED=mask is not None, LISTED=ids is not None,
+        COMPUTE=tl.float64 if wide else tl.float32, INT=tl.int64 if wide else tl.int32,
+        SIDE=side, CELLS=cells, BINS=triton.next_power_of_2(nbins),
+    )  # fmt: skip
+    return out
+
+
+def _new_output(images: Tensor, *size: int) -> Tensor:
+    wide = images.dtype == torch.float64
+    return images.new_empty(size, dtype=torch.float64 if wide else torch.float32)
+
+
+def hog(images: Tensor, nbins: int, cell_size: int, gaussian_window: int, eps: float) -> Tensor:
+    """Launcher of `ssl_fast::hog`."""
+    batch, channels, height, width = images.shape
+    rows, columns = height // cell_size, width // cell_size
+    out = _new_output(images, batch, channels, nbins, rows, columns)
+    return _launch(images, out, nbins, cell_size, gaussian_window, eps, 1, rows, columns)
+
+
+def hog_tokens(
+    images: Tensor,
+    patch_size: int,
+    nbins: int,
+    cell_size: int,
+    gaussian_window: int,
+    eps: float,
+    mask: Tensor | None = None,
+    ids: Tensor | None = None,
+) -> Tensor:
+    """Launcher of `ssl_fast::hog_tokens`."""
+    batch, channels, height, width = images.shape
+    u = patch_size // cell_size
+    slots = (height // patch_size) * (width // patch_size) if ids is None else ids.shape[1]
+    out = _new_output(images, batch, slots, channels * nbins * u * u)
+    mask = mask.contiguous() if mask is not None else None
+    ids = ids.contiguous() if ids is not None else None
+    options = (nbins, cell_size, gaussian_window, eps)
+    return _launch(images, out, *options, slots, u, u, mask, ids)
