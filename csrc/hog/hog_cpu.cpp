@@ -46,12 +46,12 @@ SSL_SIMD void row_weights(const Params& p, const float* gaussian, int64_t y, flo
 }
 
 // Divides the bins of a cell by their L2 norm, which is NaN where a bin is, and writes them.
-SSL_SIMD void write_cell(const float* bins, int count, float eps, float* to, int64_t stride) {
-  float squares = 0.0f;
+SSL_SIMD void write_cell(const double* bins, int count, double eps, float* to, int64_t stride) {
+  double squares = 0.0;
   for (int b = 0; b < count; ++b) squares += bins[b] * bins[b];
-  const float norm = __builtin_sqrtf(squares);
-  const float scale = 1.0f / (norm < eps ? eps : norm);
-  for (int b = 0; b < count; ++b) to[b * stride] = bins[b] * scale;
+  const double norm = __builtin_sqrt(squares);
+  const double scale = 1.0 / (norm < eps ? eps : norm);
+  for (int b = 0; b < count; ++b) to[b * stride] = static_cast<float>(bins[b] * scale);
 }
 
 // Walks along a row of cells in the output: consecutive within a patch, then on to the next patch.
@@ -111,10 +111,10 @@ SSL_SIMD void write_row(const Params& p, const Plan& plan, const Block& block, i
 
 // One row of cells of the general path: `histogram` is [cell][bin].
 SSL_SIMD void write_histogram(const Params& p, const Plan& plan, const Block& block, int64_t row,
-                              const float* histogram) {
+                              const double* histogram) {
   OutputRow out = output_row(p, plan, block, row);
   for (int64_t c = 0; c < block.columns; ++c, out.advance(1))
-    write_cell(histogram + c * p.nbins, p.nbins, static_cast<float>(p.eps), out.to, bin_stride(p));
+    write_cell(histogram + c * p.nbins, p.nbins, p.eps, out.to, bin_stride(p));
 }
 
 SSL_SIMD void write_zeros(const Params& p, const Plan& plan, const Block& block) {
@@ -185,14 +185,15 @@ SSL_SIMD void fast_block(const Params& p, const Plan& plan, const Block& block, 
     write_row(p, plan, block, block.row + r, w.cells + r * cells_pitch);
 }
 
-// Any cell size and number of bins: pixels are binned by vectors and summed one by one.
+// Any cell size and number of bins: pixels are binned by vectors and summed one by one, in float64
+// because a cell may be large.
 template <typename Pixel>
 SSL_SIMD void general_block(const Params& p, const Plan& plan, const Block& block,
-                            Workspace<float>& w, float* histogram) {
+                            Workspace<float>& w, double* histogram) {
   constexpr int64_t kSegment = kStageColumns;
   constexpr int64_t kPitch = kMargin + kSegment + kSlack;
   float magnitudes[kSegment + kSlack], bins[kSegment + kSlack];
-  for (int64_t i = 0; i < block.columns * p.nbins; ++i) histogram[i] = 0.0f;
+  for (int64_t i = 0; i < block.columns * p.nbins; ++i) histogram[i] = 0.0;
   const int64_t x_begin = block.column * p.cell, x_end = x_begin + block.columns * p.cell;
   for (int64_t y = block.row * p.cell; y < (block.row + 1) * p.cell; ++y) {
     const float row_weight = p.window ? w.gaussian[y % p.window] : 1.0f;
@@ -228,7 +229,7 @@ void run_fast(const Params& p, const Plan& plan, int64_t begin, int64_t end) {
 template <typename Pixel>
 void run_general(const Params& p, const Plan& plan, int64_t begin, int64_t end) {
   Workspace<float> w;
-  float histogram[kMaxHistogram];
+  double histogram[kMaxHistogram];
   prepare(p, w);
   for (int64_t unit = begin; unit < end; ++unit) {
     const Block block = block_at(p, plan, unit);

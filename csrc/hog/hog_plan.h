@@ -15,7 +15,7 @@ constexpr int kMargin = 16;         // staged elements left of a row's first pix
 constexpr int kSlack = 48;          // staged elements beyond the last: halo and a whole vector
 constexpr int kStageColumns = 512;  // pixels of a row staged at most
 constexpr int kStageSize = 10 * (kMargin + kStageColumns + kSlack);
-constexpr int kMaxHistogram = 16384;  // floats
+constexpr int kMaxHistogram = 8192;  // bins of all cells
 
 struct Plan {
   bool fast, by_patch;

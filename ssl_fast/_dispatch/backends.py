@@ -11,6 +11,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -109,7 +110,9 @@ def _override(op: Op, device: str, function: Callable[..., Any] | None) -> None:
         old._destroy()
     if function is not None:
         scoped = torch.library.Library(NAMESPACE, "IMPL")
-        scoped.impl(op.name, function, device.upper(), allow_override=True)
+        with warnings.catch_warnings():  # torch warns of an override even where it is allowed
+            warnings.simplefilter("ignore", UserWarning)
+            scoped.impl(op.name, function, device.upper(), allow_override=True)
         _overrides[key] = scoped
 
 

@@ -62,32 +62,26 @@ def register(
     Args:
         schema: "name(Tensor x, ...) -> Tensor".
         backward, setup_context: as `torch.library.register_autograd` takes them. Without them the
-            outputs are marked non-differentiable: otherwise autograd would look into the reference.
+            op has no gradient: its outputs never require one.
     """
     native.ops()
     name = schema.split("(", 1)[0]
     qualified = f"{NAMESPACE}::{name}"
     library.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
+    if backward is None:
+        # Nothing to record: autograd is passed over (a Python formula would cost 10 us a call), and
+        # the reference must not record its own steps.
+        reference = torch.no_grad()(reference)
+        library.impl(name, torch.library.fallthrough_kernel, "Autograd")
+    else:
+        torch.library.register_autograd(
+            qualified, backward, setup_context=setup_context, lib=library
+        )
     library.impl(name, reference, "CompositeExplicitAutograd")
     torch.library.register_fake(qualified, fake, lib=library)
-    torch.library.register_autograd(
-        qualified,
-        backward or _no_gradient,
-        setup_context=setup_context or (None if backward else _mark_non_differentiable),
-        lib=library,
-    )
     op = Op(name, schema, reference, triton, gpu_order, backward is not None)
     OPS[name] = op
     from . import backends
 
     backends.install(op)
     return op.overload
-
-
-def _mark_non_differentiable(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-    outputs = output if isinstance(output, tuple) else (output,)
-    ctx.mark_non_differentiable(*outputs)
-
-
-def _no_gradient(ctx: Any, *grads: Any) -> None:
-    raise RuntimeError("ssl_fast: this op has no gradient")

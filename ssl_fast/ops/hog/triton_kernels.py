@@ -1,5 +1,5 @@
-"""HOG in Triton. A program takes a few neighbouring cells of one row of cells and holds all their
-pixels at once: a pixel's eight neighbours are eight loads, which the cache merges.
+"""HOG in Triton. A program takes a few neighbouring cells and holds all their pixels at once: a
+pixel's eight neighbours are eight loads, which the cache merges.
 """
 
 from __future__ import annotations
@@ -39,46 +39,44 @@ def _hog_kernel(
     images, out, cotangents, gaussian, mask, ids,
     channels, height, width, stride_b, stride_c, stride_h, stride_w,
     nbins, cell, window, eps,
-    region_h, region_w, slots, patch_h, patch_w, patches_per_row, patches,
+    total, region_h, region_w, slots, patch_h, patch_w, patches_per_row, patches,
     MASKED: tl.constexpr, LISTED: tl.constexpr, COMPUTE: tl.constexpr, INT: tl.constexpr,
     SIDE: tl.constexpr, CELLS: tl.constexpr, BINS: tl.constexpr,
 ):  # fmt: skip
-    """Cells `chunk * CELLS ...` of one row of cells; SIDE and BINS are powers of two that hold a
-    cell's side and all bins. Regions are patches where they are chosen, else images.
+    """Cells of all regions are numbered through, those of one row after each other. Regions are
+    patches where they are chosen, else images. SIDE and BINS are powers of two that hold a cell's
+    side and all bins.
     """
-    line = tl.program_id(0).to(tl.int64)
-    chunk = tl.program_id(1)
-    row = line % region_h
-    plane = line // region_h
+    index = tl.program_id(0).to(tl.int64) * CELLS + tl.arange(0, CELLS)
+    exists = index < total
+    column = index % region_w
+    row = index // region_w % region_h
+    plane = index // region_w // region_h
     channel = plane % channels
-    entry = plane // channels  # image, or image and slot
-    image = entry
-    column = chunk * CELLS + tl.arange(0, CELLS)
-    cell_inside = column < region_w
-    read_rows = cell  # none, where nothing is to be read
-    exists = 1
+    image = plane // channels
+    entry = image  # or image and slot
+    first_row = row
+    first_column = column
+    wanted = exists
+    known = exists
     if MASKED or LISTED:
         image = entry // slots
         patch = entry % slots
         if MASKED:
-            read_rows = tl.where(tl.load(mask + entry) != 0, cell, 0)
+            wanted = wanted & (tl.load(mask + entry, mask=exists, other=0) != 0)
         if LISTED:
-            patch = tl.load(ids + entry)
-            exists = tl.where(patch < 0, 0, tl.where(patch < patches, 1, 0))
-            read_rows = cell * exists
+            patch = tl.load(ids + entry, mask=exists, other=0)
+            known = known & (patch >= 0) & (patch < patches)
         first_row = (patch // patches_per_row) * patch_h + row
-        first_column = (patch % patches_per_row) * patch_w
-    else:
-        first_row = row
-        first_column = row * 0
+        first_column = (patch % patches_per_row) * patch_w + column
 
-    i = tl.arange(0, SIDE)[:, None]  # row of a pixel in its cell
-    j = tl.arange(0, CELLS * SIDE)[None, :]
-    x = (first_column + chunk * CELLS + j // SIDE) * cell + j % SIDE
-    y = first_row * cell + i
-    inside = (i < read_rows) & (j % SIDE < cell) & (chunk * CELLS + j // SIDE < region_w)
-
-    base = images + image * stride_b + channel * stride_c
+    # Pixels: [row in the cell, cell, column in the cell].
+    i = tl.arange(0, SIDE)[:, None, None]
+    j = tl.arange(0, SIDE)[None, None, :]
+    y = first_row[None, :, None] * cell + i
+    x = first_column[None, :, None] * cell + j
+    inside = (i < cell) & (j < cell) & (wanted & known)[None, :, None]
+    base = images + (image * stride_b + channel * stride_c)[None, :, None]
     nw = _load(base, y - 1, x - 1, height, width, stride_h, stride_w, inside, COMPUTE)
     n = _load(base, y - 1, x, height, width, stride_h, stride_w, inside, COMPUTE)
     ne = _load(base, y - 1, x + 1, height, width, stride_h, stride_w, inside, COMPUTE)
@@ -92,33 +90,27 @@ def _hog_kernel(
 
     magnitude = tl.sqrt(gx * gx + gy * gy)
     if window > 0:
-        row_weight = tl.load(gaussian + y % window, mask=i < cell, other=0)
+        row_weight = tl.load(gaussian + y % window, mask=inside, other=0)
         magnitude = magnitude * row_weight * tl.load(gaussian + x % window, mask=inside, other=0)
     bins = _bins(gx, gy, cotangents, nbins, INT, COMPUTE)
 
     b = tl.arange(0, BINS)[:, None]
     histogram = tl.zeros((BINS, CELLS), COMPUTE)
     for k in range(nbins):
-        columns = tl.sum(tl.where(bins == k, magnitude, 0), axis=0)
-        cells = tl.sum(tl.reshape(columns, (CELLS, SIDE)), axis=1)
-        histogram = tl.where(b == k, cells[None, :], histogram)
+        in_bin = tl.where(bins == k, magnitude, 0)
+        histogram = tl.where(b == k, tl.sum(tl.sum(in_bin, axis=0), axis=1)[None, :], histogram)
     norm = tl.sqrt(tl.sum(histogram * histogram, axis=0))
     # Not tl.maximum: a NaN must stay one.
     histogram = histogram / tl.where(norm < eps, eps, norm)[None, :]
     if LISTED:
-        histogram = tl.where(exists == 1, histogram, float("nan"))
+        histogram = tl.where(known[None, :], histogram, float("nan"))
 
-    if MASKED or LISTED:
-        slot = entry
-        in_row = row + tl.zeros_like(column)
-        in_column = column
-    else:
+    slot = entry
+    if not (MASKED or LISTED):
         slot = entry * slots + (row // patch_h) * patches_per_row + column // patch_w
-        in_row = row % patch_h + tl.zeros_like(column)
-        in_column = column % patch_w
-    at = (((slot * channels + channel) * nbins) * patch_h + in_row) * patch_w + in_column
-    at = at[None, :] + b.to(tl.int64) * patch_h * patch_w
-    tl.store(out + at, histogram, mask=(b < nbins) & cell_inside[None, :])
+    at = ((slot * channels + channel) * nbins * patch_h + row % patch_h) * patch_w
+    at = (at + column % patch_w)[None, :] + b.to(tl.int64) * patch_h * patch_w
+    tl.store(out + at, histogram, mask=(b < nbins) & exists[None, :])
 
 
 @functools.lru_cache(maxsize=64)
@@ -144,17 +136,19 @@ def _launch(images, out, nbins, cell, window, eps, slots, patch_h, patch_w, mask
     by_patch = mask is not None or ids is not None
     region_h, region_w = (patch_h, patch_w) if by_patch else (height // cell, width // cell)
     side = triton.next_power_of_2(cell)
-    # About 1,024 pixels a program; a power of two of cells.
-    cells = max(1, min(triton.next_power_of_2(region_w), 1024 // (side * side)))
-    lines = batch * channels * region_h * (slots if by_patch else 1)
+    # Pixels of a program. The interpreter pays by the program, not by the pixel.
+    pixels = 1024 if images.is_cuda else 1 << 16
+    cells = max(1, pixels // (side * side))
+    total = batch * channels * region_h * region_w * (slots if by_patch else 1)
     wide = images.dtype == torch.float64
     cotangents, gaussian = _tables(nbins, window, out.dtype, images.device)
     across = width // (cell * patch_w)
-    _hog_kernel[(lines, triton.cdiv(region_w, cells))](
+    _hog_kernel[(triton.cdiv(total, cells),)](
         images, out, cotangents, gaussian,
         mask.view(torch.uint8) if mask is not None else out, ids if ids is not None else out,
         channels, height, width, *images.stride(), nbins, cell, window, eps,
-        region_h, region_w, slots, patch_h, patch_w, across, across * (height // (cell * patch_h)),
+        total, region_h, region_w, slots, patch_h, patch_w,
+        across, across * (height // (cell * patch_h)),
         MASKED=mask is not None, LISTED=ids is not None,
         COMPUTE=tl.float64 if wide else tl.float32, INT=tl.int64 if wide else tl.int32,
         SIDE=side, CELLS=cells, BINS=triton.next_power_of_2(nbins),

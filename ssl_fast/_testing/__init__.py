@@ -1,0 +1,1 @@
+"""What the tests of every op share: samples, the tolerance rule, checks that work on any op."""

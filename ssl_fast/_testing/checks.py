@@ -1,0 +1,114 @@
+"""Checks that hold for every op. The generic tests take each op and sample through them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import backend
+from .._dispatch import Op
+from .samples import Sample
+from .tolerance import assert_as_good
+
+
+@contextmanager
+def poisoned_allocation() -> Iterator[None]:
+    """Fills what `torch.empty` returns with NaN (integers: their maximum) while it lasts.
+
+    A kernel that leaves an element unwritten then shows, whatever memory it was given.
+    """
+    enabled = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    filling = torch.utils.deterministic.fill_uninitialized_memory
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = True
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(enabled, warn_only=warn_only)
+        torch.utils.deterministic.fill_uninitialized_memory = filling
+
+
+def outputs_of(result: Any) -> tuple[Tensor, ...]:
+    """The tensors that an op returned."""
+    return result if isinstance(result, tuple) else (result,)
+
+
+def check_against_truth(op: Op, sample: Sample) -> None:
+    """The backend in force is as near the float64 reference as the reference is, and repeatable."""
+    with poisoned_allocation():
+        results = outputs_of(op.overload(*sample.args))
+        again = outputs_of(op.overload(*sample.args))
+    references = outputs_of(op.reference(*sample.args))
+    truths = outputs_of(op.reference(*sample.widened().args))
+    assert len(results) == len(references)
+    for result, repeated, reference, truth in zip(results, again, references, truths, strict=True):
+        assert torch.equal(result.nan_to_num(), repeated.nan_to_num()), "two runs differ"
+        if sample.exact:
+            assert torch.equal(result, reference), f"{op.name}, {sample.name}: decisions differ"
+        else:
+            assert_as_good(result, reference, truth, f"{op.name}, {sample.name}")
+
+
+def check_strides(op: Op, sample: Sample) -> None:
+    """Inputs of other strides give what contiguous ones give (summed, perhaps, in another order)."""
+    packed = outputs_of(op.overload(*sample.map(torch.Tensor.contiguous).args))
+    for result, expected in zip(outputs_of(op.overload(*sample.args)), packed, strict=True):
+        tolerance = 0.0 if sample.exact else 1e-6
+        torch.testing.assert_close(
+            result, expected, rtol=tolerance, atol=tolerance, equal_nan=True, msg=sample.name
+        )
+
+
+def check_registration(op: Op, sample: Sample) -> None:
+    """`torch.library.opcheck`: schema, fake, autograd registration, AOT dispatch."""
+    torch.library.opcheck(op.overload, sample.args)
+
+
+def check_gradients(op: Op, sample: Sample) -> None:
+    """Differentiable: `gradcheck` in float64. Otherwise no output may ask for a gradient."""
+    args = sample.map(
+        lambda tensor: tensor.detach().clone().requires_grad_(tensor.is_floating_point())
+    ).args
+    if op.differentiable:
+        assert torch.autograd.gradcheck(op.overload, args)
+        return
+    for result in outputs_of(op.overload(*args)):
+        assert not result.requires_grad, f"{op.name} has no gradient but claims one"
+
+
+def check_autocast(op: Op, sample: Sample) -> None:
+    """An op that takes these dtypes computes the same under autocast: it chooses its own."""
+    device = next(arg.device.type for arg in sample.args if isinstance(arg, Tensor))
+    expected = outputs_of(op.overload(*sample.args))
+    with torch.autocast(device, dtype=torch.bfloat16):
+        results = outputs_of(op.overload(*sample.args))
+    for result, plain in zip(results, expected, strict=True):
+        assert result.dtype == plain.dtype
+        assert torch.equal(result.nan_to_num(), plain.nan_to_num())
+
+
+def check_compile(op: Op, sample: Sample, compiler: str) -> None:
+    """The op stands in one graph of `torch.compile`, with the eager result."""
+    torch.compiler.reset()
+
+    def doubled(*args: Any) -> tuple[Tensor, ...]:
+        return tuple(result + result for result in outputs_of(op.overload(*args)))
+
+    compiled = torch.compile(doubled, fullgraph=True, backend=compiler)
+    for result, expected in zip(compiled(*sample.args), doubled(*sample.args), strict=True):
+        assert torch.equal(result.nan_to_num(), expected.nan_to_num())
+
+
+def check_refuses(op: Op, name: str, sample: Sample) -> str:
+    """A backend that cannot serve says why; returns what it said."""
+    with backend(name):
+        try:
+            op.overload(*sample.args)
+        except RuntimeError as error:
+            return str(error)
+    raise AssertionError(f"backend {name!r} served {op.name} where it cannot")

@@ -1,0 +1,75 @@
+"""How samples are declared and found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One call of an op.
+
+    Attributes:
+        args: positional arguments of the op's schema.
+        exact: the outputs are decisions (masks, indices): compared bit for bit.
+    """
+
+    name: str
+    args: tuple[Any, ...]
+    exact: bool = False
+
+    def to(self, device: str) -> Sample:
+        """The same call on another device, strides kept."""
+        return self.map(lambda tensor: _copy_strided(tensor, device))
+
+    def widened(self) -> Sample:
+        """The same call in float64: what the truth is computed from."""
+        wide = (torch.uint8, torch.float16, torch.bfloat16, torch.float32)
+        return self.map(lambda tensor: tensor.double() if tensor.dtype in wide else tensor)
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> Sample:
+        """The same call with every tensor replaced."""
+        args = tuple(function(arg) if isinstance(arg, Tensor) else arg for arg in self.args)
+        return Sample(self.name, args, self.exact)
+
+
+@dataclass(frozen=True)
+class OpSamples:
+    """The samples of one op.
+
+    Attributes:
+        dtypes: of the op's main input; each sample is drawn once for each.
+        make: yields the samples for a dtype, the same ones at every call.
+    """
+
+    op: str
+    dtypes: tuple[torch.dtype, ...]
+    make: Callable[[torch.dtype], Iterator[Sample]]
+
+
+SAMPLES: dict[str, OpSamples] = {}
+
+
+def samples_of(
+    op: str, dtypes: tuple[torch.dtype, ...]
+) -> Callable[[Callable[[torch.dtype], Iterator[Sample]]], OpSamples]:
+    """Declares the decorated generator as the samples of `op`."""
+
+    def declare(make: Callable[[torch.dtype], Iterator[Sample]]) -> OpSamples:
+        SAMPLES[op] = OpSamples(op, dtypes, make)
+        return SAMPLES[op]
+
+    return declare
+
+
+def _copy_strided(tensor: Tensor, device: str) -> Tensor:
+    if tensor.device.type == device:
+        return tensor
+    storage = torch.empty(0, dtype=tensor.dtype, device=device)
+    storage.set_(tensor.untyped_storage().to(device), 0, (0,))
+    return storage.as_strided(tensor.shape, tensor.stride(), tensor.storage_offset())

@@ -1,0 +1,126 @@
+"""Every registered op through every backend, dtype and sample."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+import torch
+
+import ssl_fast
+from ssl_fast._dispatch import OPS, backends, native
+from ssl_fast._testing import checks
+from ssl_fast._testing.samples import SAMPLES, Sample
+
+INSTRUCTION_SETS = ("baseline", "avx2", "avx512")
+CPU_BACKENDS = ("reference", *(f"compiled-{name}" for name in INSTRUCTION_SETS), "emulated")
+CALLS = [
+    pytest.param(name, dtype, sample, id=f"{name}-{str(dtype)[6:]}-{sample.name}")
+    for name, samples in SAMPLES.items()
+    for dtype in samples.dtypes
+    for sample in samples.make(dtype)
+]
+# For what does not depend on the input's type.
+FLOAT_CALLS = [call for call in CALLS if call.values[1] == torch.float32]
+
+
+@contextmanager
+def serving(name: str, op: str, device: str = "cpu") -> Iterator[None]:
+    """Forces "backend" or "compiled-<instruction set>", or skips where it cannot serve."""
+    chosen, _, instruction_set = name.partition("-")
+    if reason := backends.reason(OPS[op], chosen, device):
+        pytest.skip(reason)
+    before = native.instruction_set()
+    if instruction_set:
+        try:
+            native.force_instruction_set(instruction_set)
+        except ValueError as error:
+            pytest.skip(str(error))
+    try:
+        with ssl_fast.backend(chosen):
+            yield
+    finally:
+        if before:
+            native.force_instruction_set(before)
+
+
+def test_every_op_has_samples() -> None:
+    assert set(SAMPLES) == set(OPS)
+
+
+@pytest.mark.parametrize("name", (*CPU_BACKENDS, "triton"))
+@pytest.mark.parametrize(("op", "dtype", "sample"), CALLS)
+def test_truth(op: str, dtype: torch.dtype, sample: Sample, name: str) -> None:
+    if name == "triton" and torch.cuda.is_available():
+        pytest.skip("Triton has a GPU here: see test_truth_on_gpu")
+    with serving(name, op):
+        checks.check_against_truth(OPS[op], sample)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", ["reference", "compiled", "triton"])
+@pytest.mark.parametrize(("op", "dtype", "sample"), CALLS)
+def test_truth_on_gpu(op: str, dtype: torch.dtype, sample: Sample, name: str) -> None:
+    with serving(name, op, "cuda"):
+        checks.check_against_truth(OPS[op], sample.to("cuda"))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", ["compiled", "triton"])
+@pytest.mark.parametrize("op", OPS)
+def test_cuda_graph(op: str, name: str) -> None:
+    """Nothing in the op synchronises or allocates outside the graph's pool."""
+    samples = SAMPLES[op]
+    sample = next(samples.make(samples.dtypes[0])).to("cuda")
+    with serving(name, op, "cuda"):
+        expected = checks.outputs_of(OPS[op].overload(*sample.args))  # warm up: tables, compilation
+        torch.cuda.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            results = checks.outputs_of(OPS[op].overload(*sample.args))
+        graph.replay()
+        torch.cuda.synchronize()
+        for result, eager in zip(results, expected, strict=True):
+            assert torch.equal(result.nan_to_num(), eager.nan_to_num())
+
+
+@pytest.mark.parametrize("name", ["reference", *CPU_BACKENDS[1:]])
+@pytest.mark.parametrize(("op", "dtype", "sample"), FLOAT_CALLS)
+def test_strides(op: str, dtype: torch.dtype, sample: Sample, name: str) -> None:
+    with serving(name, op):
+        checks.check_strides(OPS[op], sample)
+
+
+@pytest.mark.parametrize("name", ["reference", "compiled"])
+@pytest.mark.parametrize("op", OPS)
+def test_registration(op: str, name: str) -> None:
+    """opcheck on the first samples, which have no NaN (it would compare unequal)."""
+    for dtype in (SAMPLES[op].dtypes[0], torch.float32):
+        with serving(name, op):
+            for sample in itertools.islice(SAMPLES[op].make(dtype), 4):
+                checks.check_registration(OPS[op], sample)
+
+
+@pytest.mark.parametrize("name", ["reference", "compiled"])
+@pytest.mark.parametrize("op", OPS)
+def test_gradients(op: str, name: str) -> None:
+    with serving(name, op):
+        checks.check_gradients(OPS[op], next(SAMPLES[op].make(torch.float64)))
+
+
+@pytest.mark.parametrize("name", ["reference", "compiled"])
+@pytest.mark.parametrize("op", OPS)
+def test_autocast(op: str, name: str) -> None:
+    for dtype in SAMPLES[op].dtypes:
+        with serving(name, op):
+            checks.check_autocast(OPS[op], next(SAMPLES[op].make(dtype)))
+
+
+@pytest.mark.parametrize("op", OPS)
+def test_compile(op: str) -> None:
+    """Every sample through AOT autograd, one through the whole of inductor."""
+    for sample in SAMPLES[op].make(torch.float32):
+        checks.check_compile(OPS[op], sample, "aot_eager")
+    checks.check_compile(OPS[op], next(SAMPLES[op].make(torch.float32)), "inductor")
