@@ -58,7 +58,9 @@ class CMakeBuild(build_ext):
         jobs = os.environ.get("MAX_JOBS")
         parallel = ["--parallel", jobs] if jobs else []
         subprocess.run(list(map(str, configure)), check=True)
-        subprocess.run(["cmake", "--build", str(build), "--target", "install", *parallel], check=True)
+        subprocess.run(
+            ["cmake", "--build", str(build), "--target", "install", *parallel], check=True
+        )
 
 
 def extensions():

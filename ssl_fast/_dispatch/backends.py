@@ -28,7 +28,7 @@ _lock = threading.RLock()
 _forced: str | None = None
 # Python implementations in force, by op and device type; without one, what is compiled serves.
 _overrides: dict[tuple[str, str], torch.library.Library] = {}
-_emulated_schemas: torch.library.Library | None = None
+_emulated_ops: dict[str, torch.library.Library] = {}
 
 
 def reason(op: Op, backend: str, device: str) -> str:
@@ -60,6 +60,8 @@ def _triton_reason(op: Op, device: str) -> str:
         return f"{op.name} has no Triton kernel"
     if importlib.util.find_spec("triton") is None:
         return "triton is not installed: `pip install triton`"
+    if device == "cuda" and not torch.cuda.is_available():
+        return "no CUDA device is visible"
     if device == "cpu" and os.environ.get("TRITON_INTERPRET") != "1":
         return "Triton runs on the CPU only under its interpreter: set TRITON_INTERPRET=1"
     return ""
@@ -89,18 +91,18 @@ def _implementation(op: Op, backend: str, device: str) -> Callable[..., Any] | N
         return op.reference
     if backend == "triton":
         assert op.triton is not None
-        return op.triton()
+        return op.triton() if op.differentiable else torch.no_grad()(op.triton())
     if backend == "emulated":
         return _emulated(op)
     return None
 
 
 def _emulated(op: Op) -> Callable[..., Any]:
-    global _emulated_schemas
-    if _emulated_schemas is None:
-        _emulated_schemas = torch.library.Library("ssl_fast_emulated", "DEF")
-        for known in OPS.values():
-            _emulated_schemas.define(known.schema)
+    """The op of the emulated library: same name and schema, in a namespace of its own."""
+    if op.name not in _emulated_ops:
+        library = torch.library.Library("ssl_fast_emulated", "FRAGMENT")
+        library.define(op.schema)
+        _emulated_ops[op.name] = library
     return getattr(torch.ops.ssl_fast_emulated, op.name).default
 
 

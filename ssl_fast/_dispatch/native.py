@@ -46,6 +46,7 @@ def ops() -> NativeLibrary:
     library = NativeLibrary(PACKAGE / "_ops.so")
     if library.handle is not None:
         library.handle.ssl_fast_active_isa.restype = ctypes.c_char_p
+        # A wish that cannot be met must not pass in silence.
         if wanted := os.environ.get("SSL_FAST_ISA"):
             force_instruction_set(wanted, library)
     return library
@@ -54,7 +55,9 @@ def ops() -> NativeLibrary:
 @functools.cache
 def emulated() -> NativeLibrary:
     """The CUDA kernels compiled for the CPU; for tests, so loaded only when asked for."""
-    return NativeLibrary(Path(os.environ.get("SSL_FAST_EMULATED_LIBRARY", PACKAGE / "_emulated.so")))
+    return NativeLibrary(
+        Path(os.environ.get("SSL_FAST_EMULATED_LIBRARY", PACKAGE / "_emulated.so"))
+    )
 
 
 def instruction_set() -> str | None:

@@ -23,14 +23,15 @@ def poisoned_allocation() -> Iterator[None]:
     """
     enabled = torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
-    filling = torch.utils.deterministic.fill_uninitialized_memory
+    fills: Any = torch.utils.deterministic  # a module of properties, which mypy does not see
+    filling = fills.fill_uninitialized_memory
     torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = True
+    fills.fill_uninitialized_memory = True
     try:
         yield
     finally:
         torch.use_deterministic_algorithms(enabled, warn_only=warn_only)
-        torch.utils.deterministic.fill_uninitialized_memory = filling
+        fills.fill_uninitialized_memory = filling
 
 
 def outputs_of(result: Any) -> tuple[Tensor, ...]:
@@ -55,7 +56,7 @@ def check_against_truth(op: Op, sample: Sample) -> None:
 
 
 def check_strides(op: Op, sample: Sample) -> None:
-    """Inputs of other strides give what contiguous ones give (summed, perhaps, in another order)."""
+    """Other strides give what contiguous inputs give, summed perhaps in another order."""
     packed = outputs_of(op.overload(*sample.map(torch.Tensor.contiguous).args))
     for result, expected in zip(outputs_of(op.overload(*sample.args)), packed, strict=True):
         tolerance = 0.0 if sample.exact else 1e-6

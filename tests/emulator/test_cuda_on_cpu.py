@@ -89,7 +89,7 @@ def test_block_sum(toy: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "case, scale", [("shuffles_int", 1), ("shuffles_64", 10**12), ("shuffles_double", 1e12)]
+    ("case", "scale"), [("shuffles_int", 1), ("shuffles_64", 10**12), ("shuffles_double", 1e12)]
 )
 def test_shuffles_of_every_width(toy: Path, case: str, scale: float) -> None:
     expected = []
@@ -203,7 +203,7 @@ def test_missing_barrier_shows_between_seeds(toy: Path, case: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "case, fragments",
+    ("case", "fragments"),
     [
         ("exit_before_barrier", ["60 thread(s)", "in __syncthreads;", "first (60,0,0), exited"]),
         ("two_kinds_of_barrier", ["(0,0,0), waiting in __syncthreads_or", "(32,0,0), waiting in"]),
@@ -277,7 +277,7 @@ def test_failed_launches_are_clean(sanitized_toy: Path, case: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "case, report",
+    ("case", "report"),
     [
         ("global_overrun", "heap-buffer-overflow"),
         ("dynamic_shared_overrun", "heap-buffer-overflow"),

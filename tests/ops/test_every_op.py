@@ -50,7 +50,7 @@ def test_every_op_has_samples() -> None:
     assert set(SAMPLES) == set(OPS)
 
 
-@pytest.mark.parametrize("name", (*CPU_BACKENDS, "triton"))
+@pytest.mark.parametrize("name", [*CPU_BACKENDS, "triton"])
 @pytest.mark.parametrize(("op", "dtype", "sample"), CALLS)
 def test_truth(op: str, dtype: torch.dtype, sample: Sample, name: str) -> None:
     if name == "triton" and torch.cuda.is_available():

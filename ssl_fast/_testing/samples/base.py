@@ -70,6 +70,6 @@ def samples_of(
 def _copy_strided(tensor: Tensor, device: str) -> Tensor:
     if tensor.device.type == device:
         return tensor
-    storage = torch.empty(0, dtype=tensor.dtype, device=device)
-    storage.set_(tensor.untyped_storage().to(device), 0, (0,))
-    return storage.as_strided(tensor.shape, tensor.stride(), tensor.storage_offset())
+    reach = sum((n - 1) * step for n, step in zip(tensor.shape, tensor.stride(), strict=True))
+    flat = tensor.as_strided((reach + 1 if tensor.numel() else 0,), (1,)).to(device)
+    return flat.as_strided(tensor.shape, tensor.stride())

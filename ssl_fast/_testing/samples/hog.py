@@ -48,7 +48,9 @@ def hog(dtype: torch.dtype) -> Iterator[Sample]:
     yield sample("cells of one pixel", integers(dtype, 1, 1, 3, 4), cell=1)
     yield sample("odd cells", integers(dtype, 1, 2, 15, 20), cell=5, window=16)
     yield sample("large cells", integers(dtype, 1, 1, 192, 192), cell=96)
-    yield sample("cells wider than a thread block", integers(dtype, 1, 1, 160, 320)[..., 1::2], cell=160)
+    yield sample(
+        "cells wider than a thread block", integers(dtype, 1, 1, 160, 320)[..., 1::2], cell=160
+    )
     yield sample("constant", torch.full((1, 2, 16, 16), 7, dtype=dtype))
     channels_last = integers(dtype, 2, 3, 16, 32).to(memory_format=torch.channels_last)
     yield sample("channels last", channels_last)

@@ -14,34 +14,34 @@ from torch import Tensor
 
 
 @triton.jit
-def _load(base, y, x, height, width, stride_h, stride_w, inside, COMPUTE: tl.constexpr):
-    """Pixels (y, x), reflected at the border, widened."""
-    y = tl.where(y < 0, -y, tl.where(y < height, y, 2 * height - 2 - y))
-    x = tl.where(x < 0, -x, tl.where(x < width, x, 2 * width - 2 - x))
-    return tl.load(base + y * stride_h + x * stride_w, mask=inside, other=0).to(COMPUTE)
+def _reflect(i, n):
+    """Reflection at the border without repeating it: -1 -> 1, n -> n - 2."""
+    return tl.where(i < 0, -i, tl.where(i < n, i, 2 * n - 2 - i))
 
 
 @triton.jit
-def _bins(gx, gy, cotangents, nbins, INT: tl.constexpr, COMPUTE: tl.constexpr):
+def _bins(
+    gx, gy, cotangents, NBINS: tl.constexpr, INT: tl.constexpr, COMPUTE: tl.constexpr
+):  # fmt: skip
     """The bin of each gradient: csrc/hog/hog_math.h says why this is atan2's."""
     ax, ay = tl.abs(gx), tl.abs(gy)
     mirrored = (gx != 0) & ((gx < 0) != (gy < 0))
     # On the mirrored side the test is strict: >= of the next larger number.
     limit = (ay.to(INT, bitcast=True) + mirrored.to(INT)).to(COMPUTE, bitcast=True)
     passed = tl.zeros(gx.shape, tl.int32)
-    for k in range(nbins // 2):
+    for k in range(NBINS // 2):
         passed += (ax * tl.load(cotangents + k) >= limit).to(tl.int32)
-    return tl.where(mirrored, nbins - 1 - passed, passed)
+    return tl.where(mirrored, NBINS - 1 - passed, passed)
 
 
 @triton.jit
 def _hog_kernel(
     images, out, cotangents, gaussian, mask, ids,
     channels, height, width, stride_b, stride_c, stride_h, stride_w,
-    nbins, cell, window, eps,
+    cell, window, eps,
     total, region_h, region_w, slots, patch_h, patch_w, patches_per_row, patches,
     MASKED: tl.constexpr, LISTED: tl.constexpr, COMPUTE: tl.constexpr, INT: tl.constexpr,
-    SIDE: tl.constexpr, CELLS: tl.constexpr, BINS: tl.constexpr,
+    NBINS: tl.constexpr, SIDE: tl.constexpr, CELLS: tl.constexpr, BINS: tl.constexpr,
 ):  # fmt: skip
     """Cells of all regions are numbered through, those of one row after each other. Regions are
     patches where they are chosen, else images. SIDE and BINS are powers of two that hold a cell's
@@ -70,21 +70,28 @@ def _hog_kernel(
         first_row = (patch // patches_per_row) * patch_h + row
         first_column = (patch % patches_per_row) * patch_w + column
 
-    # Pixels: [row in the cell, cell, column in the cell].
+    # Pixels: [row in the cell, cell, column in the cell]. A row's address takes 64 bits, what is
+    # added along it 32.
     i = tl.arange(0, SIDE)[:, None, None]
     j = tl.arange(0, SIDE)[None, None, :]
-    y = first_row[None, :, None] * cell + i
-    x = first_column[None, :, None] * cell + j
+    y = first_row.to(tl.int32)[None, :, None] * cell + i
+    x = first_column.to(tl.int32)[None, :, None] * cell + j
     inside = (i < cell) & (j < cell) & (wanted & known)[None, :, None]
     base = images + (image * stride_b + channel * stride_c)[None, :, None]
-    nw = _load(base, y - 1, x - 1, height, width, stride_h, stride_w, inside, COMPUTE)
-    n = _load(base, y - 1, x, height, width, stride_h, stride_w, inside, COMPUTE)
-    ne = _load(base, y - 1, x + 1, height, width, stride_h, stride_w, inside, COMPUTE)
-    w = _load(base, y, x - 1, height, width, stride_h, stride_w, inside, COMPUTE)
-    e = _load(base, y, x + 1, height, width, stride_h, stride_w, inside, COMPUTE)
-    sw = _load(base, y + 1, x - 1, height, width, stride_h, stride_w, inside, COMPUTE)
-    s = _load(base, y + 1, x, height, width, stride_h, stride_w, inside, COMPUTE)
-    se = _load(base, y + 1, x + 1, height, width, stride_h, stride_w, inside, COMPUTE)
+    north = base + _reflect(y - 1, height).to(tl.int64) * stride_h
+    middle = base + y.to(tl.int64) * stride_h
+    south = base + _reflect(y + 1, height).to(tl.int64) * stride_h
+    west = _reflect(x - 1, width) * stride_w
+    here = x * stride_w
+    east = _reflect(x + 1, width) * stride_w
+    nw = tl.load(north + west, mask=inside, other=0).to(COMPUTE)
+    n = tl.load(north + here, mask=inside, other=0).to(COMPUTE)
+    ne = tl.load(north + east, mask=inside, other=0).to(COMPUTE)
+    w = tl.load(middle + west, mask=inside, other=0).to(COMPUTE)
+    e = tl.load(middle + east, mask=inside, other=0).to(COMPUTE)
+    sw = tl.load(south + west, mask=inside, other=0).to(COMPUTE)
+    s = tl.load(south + here, mask=inside, other=0).to(COMPUTE)
+    se = tl.load(south + east, mask=inside, other=0).to(COMPUTE)
     gx = (nw - ne) + (sw - se) + 2 * (w - e)
     gy = (nw - sw) + (ne - se) + 2 * (n - s)
 
@@ -92,11 +99,11 @@ def _hog_kernel(
     if window > 0:
         row_weight = tl.load(gaussian + y % window, mask=inside, other=0)
         magnitude = magnitude * row_weight * tl.load(gaussian + x % window, mask=inside, other=0)
-    bins = _bins(gx, gy, cotangents, nbins, INT, COMPUTE)
+    bins = _bins(gx, gy, cotangents, NBINS, INT, COMPUTE)
 
     b = tl.arange(0, BINS)[:, None]
     histogram = tl.zeros((BINS, CELLS), COMPUTE)
-    for k in range(nbins):
+    for k in range(NBINS):
         in_bin = tl.where(bins == k, magnitude, 0)
         histogram = tl.where(b == k, tl.sum(tl.sum(in_bin, axis=0), axis=1)[None, :], histogram)
     norm = tl.sqrt(tl.sum(histogram * histogram, axis=0))
@@ -108,9 +115,9 @@ def _hog_kernel(
     slot = entry
     if not (MASKED or LISTED):
         slot = entry * slots + (row // patch_h) * patches_per_row + column // patch_w
-    at = ((slot * channels + channel) * nbins * patch_h + row % patch_h) * patch_w
+    at = ((slot * channels + channel) * NBINS * patch_h + row % patch_h) * patch_w
     at = (at + column % patch_w)[None, :] + b.to(tl.int64) * patch_h * patch_w
-    tl.store(out + at, histogram, mask=(b < nbins) & exists[None, :])
+    tl.store(out + at, histogram, mask=(b < NBINS) & exists[None, :])
 
 
 @functools.lru_cache(maxsize=64)
@@ -146,12 +153,12 @@ def _launch(images, out, nbins, cell, window, eps, slots, patch_h, patch_w, mask
     _hog_kernel[(triton.cdiv(total, cells),)](
         images, out, cotangents, gaussian,
         mask.view(torch.uint8) if mask is not None else out, ids if ids is not None else out,
-        channels, height, width, *images.stride(), nbins, cell, window, eps,
+        channels, height, width, *images.stride(), cell, window, eps,
         total, region_h, region_w, slots, patch_h, patch_w,
         across, across * (height // (cell * patch_h)),
         MASKED=mask is not None, LISTED=ids is not None,
         COMPUTE=tl.float64 if wide else tl.float32, INT=tl.int64 if wide else tl.int32,
-        SIDE=side, CELLS=cells, BINS=triton.next_power_of_2(nbins),
+        NBINS=nbins, SIDE=side, CELLS=cells, BINS=triton.next_power_of_2(nbins),
     )  # fmt: skip
     return out
 
