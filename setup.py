@@ -45,22 +45,31 @@ class CMakeBuild(build_ext):
     def build_extension(self, ext):
         import pybind11
 
-        build = Path(self.build_temp).resolve() / "cmake"
-        target = Path(self.get_ext_fullpath(ext.name)).resolve().parent
+        editable = self.inplace or self.editable_mode
+        # An editable install keeps its objects, so that the next one compiles only what changed.
+        kept = ROOT / "build" / f"cmake-{sys.implementation.cache_tag}"
+        build = kept if editable else Path(self.build_temp).resolve() / "cmake"
+        targets = [Path(self.get_ext_fullpath(ext.name)).resolve().parent]
+        if editable:
+            targets.append(ROOT / "ssl_fast")
         configure = [
-            *("cmake", "-S", ROOT, "-B", build, "-G", "Ninja", "-DCMAKE_BUILD_TYPE=Release"),
-            f"-DCMAKE_INSTALL_PREFIX={target}",
+            # Fresh: a cache may name tools of a build environment that is gone.
+            *("cmake", "--fresh", "-S", ROOT, "-B", build, "-G", "Ninja"),
+            "-DCMAKE_BUILD_TYPE=Release",
             f"-DPython_EXECUTABLE={sys.executable}",
             "-DPYBIND11_FINDPYTHON=ON",
             f"-Dpybind11_DIR={pybind11.get_cmake_dir()}",
             f"-DTORCH_DIR={find_torch()}",
         ]
         jobs = os.environ.get("MAX_JOBS")
-        parallel = ["--parallel", jobs] if jobs else []
-        subprocess.run(list(map(str, configure)), check=True)
-        subprocess.run(
-            ["cmake", "--build", str(build), "--target", "install", *parallel], check=True
-        )
+        run(*configure)
+        run("cmake", "--build", build, *(["--parallel", jobs] if jobs else []))
+        for target in targets:
+            run("cmake", "--install", build, "--prefix", target)
+
+
+def run(*command):
+    subprocess.run([str(part) for part in command], check=True)
 
 
 def extensions():

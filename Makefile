@@ -1,0 +1,55 @@
+# Every target sets up what it needs on a fresh machine: the virtual environment in .venv, torch, the
+# compiled kernels. Only what is missing or stale is made again.
+
+PYTHON ?= python3
+VENV ?= .venv
+TORCH ?= torch==2.13.0 torchvision==0.28.0
+BENCH_ARGS ?= --op hog
+
+BIN := $(VENV)/bin
+SETUP := $(VENV)/.setup
+BUILT := $(VENV)/.built
+NATIVE := $(shell find csrc cmake -type f) CMakeLists.txt setup.py pyproject.toml
+CPP := $(shell find csrc tests -name '*.h' -o -name '*.cpp' -o -name '*.cu')
+
+.PHONY: test bench lint doctor build clean
+
+test: $(BUILT)
+	$(BIN)/python -m pytest
+
+bench: $(BUILT)
+	$(BIN)/python bench/run.py $(BENCH_ARGS)
+
+lint: $(SETUP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run -Werror $(CPP)
+
+doctor: $(BUILT)
+	$(BIN)/ssl-fast doctor
+
+build: $(BUILT)
+
+# torch first and by itself: nothing that comes later may choose another one. triton without its
+# dependencies: a CPU build of torch brings none, and a CUDA build has it already.
+$(SETUP): pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet $(TORCH)
+	$(BIN)/python -m pip install --quiet --no-deps triton
+	$(BIN)/python -c 'import tomllib; \
+	print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["dev"], sep="\n")' \
+	> $(VENV)/dev.txt
+	$(BIN)/python -m pip install --quiet numpy -r $(VENV)/dev.txt
+	touch $@
+
+# cmake and ninja come from the environment.
+$(BUILT): $(SETUP) $(NATIVE)
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pip install --quiet --no-build-isolation --no-deps -e .
+	touch $@
+
+clean:
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache $(BUILT)
+	rm -f ssl_fast/*.so
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
