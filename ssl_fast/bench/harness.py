@@ -1,0 +1,179 @@
+"""Runs a case: every provider against the truth first, then all of them in turns.
+
+In turns, because a machine's speed drifts: who is timed later would win or lose by that alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from .. import backend
+from . import ceilings, machine
+from .case import Agreement, Case, Inputs, Provider, Skipped, compare, truth_of
+from .memory import peak_extra_mb, resident_extra_mb
+from .report import FAILED, OK, SKIPPED, Row
+from .timers import GRAPH_BELOW_MS, Clock, clock_for, cold_inputs, graph_of, quantiles
+
+MIN_ROUNDS, MAX_ROUNDS = 3, 1000
+TURN_MS = 50.0  # how long a provider with short calls has the machine in a round
+MAX_PER_TURN = 20
+MIN_SAMPLE_MS = 0.2  # shorter calls are measured several at a time
+
+
+@dataclass
+class Lane:
+    """A provider that takes part in the rounds.
+
+    Attributes:
+        rotation: the inputs that are timed; kept here, for a CUDA graph does not keep them.
+        call: does `calls` calls of the provider.
+        repeats: how often a sample calls `call`.
+        per_turn: samples in a turn.
+    """
+
+    row: Row
+    provider: Provider
+    function: Callable[..., Any]
+    rotation: Sequence[Inputs] = ()
+    call: Callable[[], Any] = lambda: None
+    calls: int = 1
+    repeats: int = 1
+    per_turn: int = 1
+    samples: list[float] = field(default_factory=list)
+    agreement: Agreement = field(default_factory=Agreement)
+
+    def active(self) -> contextlib.AbstractContextManager[None]:
+        """The provider's backend is in force."""
+        name = self.provider.backend
+        return backend(name) if name else contextlib.nullcontext()
+
+    def sample(self, clock: Clock) -> float:
+        """Milliseconds of one call. Its outputs are freed within, as in a training loop."""
+
+        def repeated() -> None:
+            for _ in range(self.repeats):
+                self.call()
+
+        return clock.elapsed_ms(repeated) / (self.repeats * self.calls)
+
+
+def run_case(case: Case, device: str, allocator: str, seconds: float) -> list[Row]:
+    """Checks and times all providers of a case.
+
+    Args:
+        device: "cpu" or "cuda".
+        allocator: the regime this process is in, for the rows.
+        seconds: for the rounds; checks, compilation and warm-up come on top.
+
+    Returns:
+        A row for each provider; and for the copy that bounds them, if any was timed.
+    """
+    lanes, rows = _prepare(case, device, allocator)
+    _check(case, lanes, device)
+    lanes = [lane for lane in lanes if lane.row.status == OK]
+    if not lanes:
+        return rows
+    copy_case = ceilings.copy_of(case)
+    (copy,), copy_rows = _prepare(copy_case, device, allocator)
+    clock = clock_for(device)
+    rotation = cold_inputs(case.checks[0].make_inputs, device)
+    for lane in lanes:
+        lane.rotation = rotation
+    copy.rotation = cold_inputs(copy_case.checks[0].make_inputs, device)
+    for lane in (*lanes, copy):
+        warm_up(lane, clock, device)
+    interleave([*lanes, copy], clock, seconds)
+    _fill_in([*lanes, copy], case.moved_bytes)
+    torch.compiler.reset()
+    return [*rows, *copy_rows]
+
+
+def _prepare(case: Case, device: str, allocator: str) -> tuple[list[Lane], list[Row]]:
+    lanes, rows = [], []
+    for provider in case.providers:
+        row = Row(case.op, case.name, case.dtype, provider.name, allocator, device)
+        rows.append(row)
+        try:
+            lanes.append(Lane(row, provider, provider.prepare(device)))
+        except Skipped as reason:
+            row.status = f"{SKIPPED}: {reason}"
+        except Exception as error:
+            row.status = f"{FAILED}: {_one_line(error)}"
+    return lanes, rows
+
+
+def _check(case: Case, lanes: Sequence[Lane], device: str) -> None:
+    """Compares each lane's outputs with the truth; who differs, or raises, is marked as failed."""
+    for check in case.checks:
+        inputs = check.make_inputs(device, 0)
+        truth = truth_of(case, inputs)
+        for lane in lanes:
+            if lane.row.status != OK:
+                continue
+            try:
+                with lane.active():
+                    lane.agreement = lane.agreement.worse_of(
+                        compare(lane.function(*inputs), truth, check)
+                    )
+            except Exception as error:  # whatever a provider raises is its result
+                lane.row.status = f"{FAILED}: {_one_line(error)}"
+
+
+def _one_line(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:300]}"
+
+
+def warm_up(lane: Lane, clock: Clock, device: str) -> None:
+    """Calls the lane until it is warm, measures its memory, plans its turns."""
+    inputs = itertools.cycle(lane.rotation)
+    lane.call = lambda: lane.function(*next(inputs))
+    lane.row.timing = clock.name
+    with lane.active():
+        lane.call()
+        lane.row.extra_mb = peak_extra_mb(lane.call, device)
+        if device == "cpu":
+            lane.row.resident_mb = resident_extra_mb(lane.call)
+        estimate = min(lane.sample(clock) for _ in range(2))
+        if device == "cuda" and estimate < GRAPH_BELOW_MS:
+            with contextlib.suppress(RuntimeError):  # not everybody's code can be captured
+                lane.call, lane.calls = graph_of(lane.function, lane.rotation)
+                lane.row.timing = "graph"
+                estimate = lane.sample(clock)
+    one = max(estimate * lane.calls, 1e-6)
+    lane.repeats = max(1, math.ceil(MIN_SAMPLE_MS / one))
+    lane.per_turn = max(1, min(MAX_PER_TURN, int(TURN_MS / (one * lane.repeats))))
+
+
+def interleave(lanes: Sequence[Lane], clock: Clock, seconds: float) -> None:
+    """Gives every lane its turn, round after round, until the time is over."""
+    end = time.monotonic() + seconds
+    for done in range(MAX_ROUNDS):
+        if done >= MIN_ROUNDS and time.monotonic() >= end:
+            return
+        for lane in lanes:
+            with lane.active():
+                if lane.provider.backend:
+                    lane.call()  # the dispatcher finds its way anew after a change of backend
+                lane.samples += [lane.sample(clock) for _ in range(lane.per_turn)]
+
+
+def _fill_in(lanes: Sequence[Lane], moved_bytes: int) -> None:
+    """Numbers into the rows; the last lane is the copy."""
+    copy_ms = quantiles(lanes[-1].samples)[0]
+    for lane in lanes:
+        row = lane.row
+        row.median_ms, row.p20_ms, row.p80_ms = quantiles(lane.samples)
+        row.samples = len(lane.samples)
+        row.gb_per_s = moved_bytes / row.median_ms / 1e6
+        row.copy_share = copy_ms / row.median_ms
+        row.max_error, row.turned = lane.agreement.max_error, lane.agreement.turned
+        row.versions = machine.versions(lane.provider.packages)

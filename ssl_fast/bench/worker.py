@@ -1,0 +1,91 @@
+"""One process of a benchmark run: all cases of a family under one allocator. Started by `runner`.
+
+The allocator's thresholds must be set before anything large is allocated, hence a process for each.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime, timezone
+from typing import Any
+
+import torch
+
+from . import machine
+from .case import Case, Skipped
+from .cases import load
+from .harness import run_case
+from .report import Row
+
+MARK = "ssl_fast rows: "
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a worker is to do.
+
+    Attributes:
+        seconds: for the rounds of one case.
+        threads: for torch on the CPU; None for torch's own choice.
+        providers: names of those wanted; empty for all.
+        small: shapes that only try the harness.
+        busy: what other work took before the start.
+    """
+
+    family: str
+    device: str
+    allocator: str
+    seconds: float
+    threads: int | None = None
+    providers: tuple[str, ...] = ()
+    small: bool = False
+    busy: float | None = None
+
+
+def run(job: Job) -> Iterator[list[Row]]:
+    """The rows of one case after the other."""
+    try:
+        machine.use_allocator(job.allocator)
+    except Skipped as reason:
+        print(f"allocator {job.allocator!r} skipped: {reason}", file=sys.stderr)
+        return
+    if job.threads:
+        torch.set_num_threads(job.threads)
+    about: dict[str, Any] = {
+        "threads": torch.get_num_threads(),
+        "machine": machine.name_of(job.device),
+        "commit": machine.commit(),
+        "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
+    }
+    for case in load(job.family, job.device, job.small):
+        case = _with_providers(case, job.providers)
+        print(f"{case.op}, {case.name}, {case.dtype}, {job.allocator}", file=sys.stderr)
+        busy = job.busy
+        if job.device == "cpu":  # others may have started meanwhile; a GPU would show our own work
+            busy = machine.busy_share(job.device)
+            if warning := machine.load_warning(busy, job.device):
+                print(warning, file=sys.stderr)
+        rows = run_case(case, job.device, job.allocator, job.seconds)
+        yield [replace(row, busy=busy, **about) for row in rows]
+
+
+def _with_providers(case: Case, wanted: tuple[str, ...]) -> Case:
+    if not wanted:
+        return case
+    chosen = tuple(provider for provider in case.providers if provider.name in wanted)
+    return replace(case, providers=chosen)
+
+
+def main(job: str) -> None:
+    """Takes a job as JSON, prints a line of JSON for each case, marked among what others print."""
+    fields = json.loads(job)
+    fields["providers"] = tuple(fields["providers"])
+    for rows in run(Job(**fields)):
+        print(MARK + json.dumps([asdict(row) for row in rows]), flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,253 @@
+"""The harness itself: no number for who is wrong, a CSV that is kept, quantiles, both regimes."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from ssl_fast.bench import harness, machine, report, runner, timers, worker
+from ssl_fast.bench.case import Case, Check, Mismatch, Provider, Skipped, compare
+from ssl_fast.bench.cases import families, load
+
+
+def doubled(x: Tensor) -> Tensor:
+    return 2 * x
+
+
+def wrong(x: Tensor) -> Tensor:
+    result = 2 * x
+    result[0] += 1e-3
+    return result
+
+
+def raises(x: Tensor) -> Tensor:
+    raise RuntimeError("on every call")
+
+
+def absent(device: str) -> Callable[..., Any]:
+    raise Skipped("not installed; to install: `pip install it`")
+
+
+def toy_case(*providers: Provider) -> Case:
+    check = Check("normal", lambda device, seed: (torch.randn(64) + seed,), atol=1e-5)
+    return Case("toy", "64", "float32", doubled, (check,), 512, providers)
+
+
+def provider(name: str, function: Callable[..., Any]) -> Provider:
+    return Provider(name, lambda device: function)
+
+
+RIGHT = provider("right", doubled)
+
+
+@pytest.fixture
+def toy_run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """Runs the command on a toy case: in this process, with tests that pass."""
+
+    def run(case: Case, *arguments: str) -> int:
+        monkeypatch.setattr(runner, "load", lambda *_: [case])
+        monkeypatch.setattr(worker, "load", lambda *_: [case])
+        monkeypatch.setattr(runner, "run_tests", lambda family: None)
+        monkeypatch.setattr(runner, "run_job", worker.run)
+        common = ("--op", "toy", "--seconds", "0.01", "--allocator", "default")
+        return runner.main([*common, *arguments])
+
+    return run
+
+
+# ---- Comparison before timing
+
+
+def test_wrong_provider_gets_no_number(
+    toy_run: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    case = toy_case(RIGHT, provider("wrong", wrong), provider("raises", raises))
+    assert toy_run(case, "--csv", str(tmp_path / "toy.csv")) == 1
+    with (tmp_path / "toy.csv").open() as file:
+        rows = {row["provider"]: row for row in csv.DictReader(file)}
+    assert rows["right"]["status"] == "ok"
+    assert float(rows["right"]["median_ms"]) > 0
+    for name, message in (("wrong", "1.5625% of the values"), ("raises", "on every call")):
+        assert rows[name]["status"].startswith("failed: ")
+        assert message in rows[name]["status"]
+        assert not rows[name]["median_ms"]
+        assert not rows[name]["gb_per_s"]
+    output = capsys.readouterr()
+    assert "| wrong " in output.out
+    assert "toy, 64, float32, wrong: failed: Mismatch" in output.err
+
+
+def test_nobody_right(toy_run: Callable[..., int]) -> None:
+    assert toy_run(toy_case(provider("wrong", wrong))) == 1
+
+
+def test_skipped_provider_says_why(
+    toy_run: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "toy.csv"
+    assert toy_run(toy_case(RIGHT, Provider("absent", absent)), "--csv", str(file)) == 0
+    assert "absent skipped: not installed; to install: `pip install it`" in capsys.readouterr().out
+    assert "absent" not in file.read_text()
+
+
+@pytest.mark.parametrize(
+    ("got", "message"),
+    [
+        (torch.zeros(3), "shape"),
+        (torch.tensor([0.0, 1.0, torch.nan, 3.0]), "in 1 values"),
+        (torch.tensor([0.0, 1.0, 2.0, torch.nan]), "in 2 values"),
+        (torch.tensor([0.1, 1.1, torch.nan, torch.inf]), "50.0000%"),
+    ],
+)
+def test_mismatches(got: Tensor, message: str) -> None:
+    truth = torch.tensor([0.0, 1.0, torch.nan, torch.inf], dtype=torch.float64)
+    check = Check("check", lambda device, seed: (), atol=1e-6, share=0.7)
+    assert compare(truth.float(), (truth,), check).turned == 0
+    with pytest.raises(Mismatch, match=message):
+        compare(got, (truth,), check)
+
+
+def test_turned_decisions_are_counted_apart() -> None:
+    truth = torch.zeros(1000, dtype=torch.float64)
+    got = torch.full((1000,), 1e-7)
+    got[5] = 0.5
+    agreement = compare(got, (truth,), Check("check", lambda *_: (), atol=1e-6, share=0.99))
+    assert agreement.turned == pytest.approx(1e-3)
+    assert agreement.max_error == pytest.approx(1e-7)
+
+
+def test_red_tests_forbid_numbers(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "test_hog.py").write_text("def test_hog():\n    assert 'planted'.isdigit()\n")
+    monkeypatch.setattr(runner, "TESTS", tmp_path)
+    assert runner.main(["--op", "hog"]) == 1
+    output = capsys.readouterr()
+    assert "no numbers: the tests of hog do not pass" in output.err
+    assert "planted" in output.err
+    assert not output.out
+
+
+# ---- CSV
+
+
+def row(name: str, median: float | None = None, status: str = report.OK) -> report.Row:
+    return report.Row("op", "case", "float32", name, "default", "cpu", status, median)
+
+
+def medians(path: Path) -> dict[str, str]:
+    return {key[3]: cells["median_ms"] for key, cells in report.read_csv(path).items()}
+
+
+def test_csv_replaces_the_same_key_only(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "results.csv"
+    report.write_csv(path, [row("a", 1.0), row("b", 2.0)])
+    report.write_csv(path, [row("a", 3.0)])
+    assert medians(path) == {"a": "3", "b": "2"}
+    report.write_csv(path, [row("a", status="skipped: no compiler")])
+    assert medians(path) == {"a": "3", "b": "2"}
+    report.write_csv(path, [row("b", status="failed: off")])
+    assert medians(path) == {"a": "3", "b": ""}
+
+
+def test_csv_of_other_columns_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "results.csv"
+    path.write_text("op,time\nhog,1\n")
+    with pytest.raises(ValueError, match="has the columns op, time; expected op, case"):
+        report.write_csv(path, [row("a", 1.0)])
+    assert path.read_text() == "op,time\nhog,1\n"
+
+
+# ---- Times
+
+
+class FakeClock:
+    """Says the durations that it was given, one after the other."""
+
+    name = "fake"
+
+    def __init__(self, *durations: float) -> None:
+        self.durations: Iterator[float] = itertools.cycle(durations)
+
+    def elapsed_ms(self, function: Callable[[], Any]) -> float:
+        function()
+        return next(self.durations)
+
+
+def test_quantiles_on_a_fake_clock() -> None:
+    calls: list[str] = []
+
+    def lane(name: str) -> harness.Lane:
+        call = lambda: calls.append(name)  # noqa: E731
+        return harness.Lane(row(name), RIGHT, doubled, call=call, repeats=2, per_turn=2)
+
+    lanes = [lane("a"), lane("b")]
+    # Turns of two samples: a gets 2 and 4, b gets 20 and 60, of two calls each, in every round.
+    harness.interleave(lanes, FakeClock(2.0, 4.0, 20.0, 60.0), seconds=0.0)
+    assert calls == [*"aaaabbbb"] * harness.MIN_ROUNDS
+    assert lanes[0].samples == [1.0, 2.0] * harness.MIN_ROUNDS
+    assert timers.quantiles(lanes[1].samples) == (20.0, 10.0, 30.0)
+    assert timers.quantiles([5.0, 1.0, 3.0, 2.0, 4.0]) == pytest.approx((3.0, 1.8, 4.2))
+
+
+def test_inputs_differ_and_outgrow_the_cache() -> None:
+    rotation = timers.cold_inputs(lambda device, seed: (torch.full((2**20,), seed),), "cpu")
+    assert 2 <= len({int(inputs[0][0]) for inputs in rotation}) == len(rotation) <= 64
+
+
+# ---- The command
+
+
+def test_unknown_op_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert runner.main(["--op", "hogg"]) == 2
+    error = capsys.readouterr().err.splitlines()
+    assert error[-1] == "error: op is 'hogg'; known are " + ", ".join(map(repr, families()))
+    assert sum(not line.startswith("warning") for line in error) == 1
+
+
+def test_unknown_provider(capsys: pytest.CaptureFixture[str]) -> None:
+    assert runner.main(["--op", "hog", "--providers", "nobody"]) == 2
+    assert "providers are ['nobody']; known are 'reference eager'," in capsys.readouterr().err
+
+
+def test_both_allocators_appear(
+    toy_run: Callable[..., int],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    used: list[str] = []
+    monkeypatch.setattr(machine, "use_allocator", used.append)
+    assert toy_run(toy_case(RIGHT), "--allocator", "both") == 0
+    assert used == ["default", "tuned"]
+    lines = [line.split("|")[1:3] for line in capsys.readouterr().out.splitlines() if "|" in line]
+    table = [tuple(map(str.strip, line)) for line in lines]
+    assert table.count(("right", "default")) == table.count(("right", "tuned")) == 1
+
+
+def test_a_family_in_a_process_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(runner, "run_tests", lambda family: None)
+    arguments = "--op hog --small --seconds 0.01 --threads 1 --allocator tuned --providers"
+    assert runner.main([*arguments.split(), "reference eager"]) == 0
+    output = capsys.readouterr().out
+    assert output.count("| reference eager ") == output.count("| copy of the same bytes ") == 4
+    assert output.count("| tuned ") == 8
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+@pytest.mark.parametrize("family", families())
+def test_cases_have_distinct_keys(family: str, device: str) -> None:
+    keys = [
+        (case.op, case.name, case.dtype, provider.name)
+        for case in load(family, device)
+        for provider in case.providers
+    ]
+    assert len(keys) == len(set(keys)) > 0
