@@ -13,7 +13,11 @@ if(NOT NVCC)
   return()
 endif()
 
-execute_process(COMMAND ${NVCC} --version OUTPUT_VARIABLE banner)
+execute_process(COMMAND ${NVCC} --version OUTPUT_VARIABLE banner RESULT_VARIABLE failed
+                ERROR_QUIET)
+if(failed)
+  message(FATAL_ERROR "ssl_fast: nvcc is '${NVCC}', which does not run: set CUDACXX to one that does")
+endif()
 string(REGEX MATCH "release ([0-9]+\\.[0-9]+)" _ "${banner}")
 # Before 12.1 a kernel's parameters were limited to 4 KB.
 if(CMAKE_MATCH_1 VERSION_LESS 12.1)

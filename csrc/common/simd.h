@@ -46,6 +46,7 @@ SSL_SIMD Mask not_ge(F32 a, F32 b) { return _mm512_cmp_ps_mask(a, b, _CMP_NGE_UQ
 SSL_SIMD Mask invert(Mask m) { return _knot_mask16(m); }
 SSL_SIMD Mask first_not_second(Mask a, Mask b) { return _kandn_mask16(b, a); }
 SSL_SIMD F32 keep_where(Mask m, F32 x) { return _mm512_maskz_mov_ps(m, x); }
+SSL_SIMD F32 drop_where(Mask m, F32 x) { return _mm512_mask_mov_ps(x, m, _mm512_setzero_ps()); }
 SSL_SIMD F32 add_where(Mask m, F32 sum, F32 x) { return _mm512_mask_add_ps(sum, m, sum, x); }
 SSL_SIMD F32 fma_where(Mask m, F32 a, F32 b, F32 sum) {
   return _mm512_mask3_fmadd_ps(a, b, sum, m);
@@ -96,6 +97,7 @@ SSL_SIMD Mask invert(Mask m) {
   return {_mm256_xor_ps(m.lanes, _mm256_castsi256_ps(_mm256_set1_epi32(-1)))};
 }
 SSL_SIMD F32 keep_where(Mask m, F32 x) { return _mm256_and_ps(m.lanes, x); }
+SSL_SIMD F32 drop_where(Mask m, F32 x) { return _mm256_andnot_ps(m.lanes, x); }
 SSL_SIMD Mask first_not_second(Mask a, Mask b) { return {_mm256_andnot_ps(b.lanes, a.lanes)}; }
 SSL_SIMD F32 add_where(Mask m, F32 sum, F32 x) {
   return _mm256_add_ps(sum, _mm256_and_ps(m.lanes, x));
@@ -144,6 +146,7 @@ SSL_SIMD Mask ge(F32 a, F32 b) { return a >= b; }
 SSL_SIMD Mask not_ge(F32 a, F32 b) { return ~(a >= b); }
 SSL_SIMD Mask invert(Mask m) { return ~m; }
 SSL_SIMD F32 keep_where(Mask m, F32 x) { return (F32)((I32)x & m); }
+SSL_SIMD F32 drop_where(Mask m, F32 x) { return (F32)((I32)x & ~m); }
 SSL_SIMD Mask first_not_second(Mask a, Mask b) { return a & ~b; }
 SSL_SIMD F32 add_where(Mask m, F32 sum, F32 x) { return sum + (F32)((I32)x & m); }
 SSL_SIMD F32 fma_where(Mask m, F32 a, F32 b, F32 sum) { return sum + (F32)((I32)a & m) * b; }

@@ -18,6 +18,7 @@ constexpr int kHalfI16 = 16;
 using I16 = __m512i;
 using HalfI16 = __m256i;
 
+SSL_SIMD I16 load_whole(const int16_t* p) { return _mm512_loadu_si512(p); }
 SSL_SIMD HalfI16 load_half(const int16_t* p) { return _mm256_loadu_si256((const __m256i*)p); }
 SSL_SIMD I16 join(HalfI16 a, HalfI16 b) {
   return _mm512_inserti64x4(_mm512_castsi256_si512(a), b, 1);
@@ -74,6 +75,7 @@ constexpr int kHalfI16 = 8;
 using I16 = __m256i;
 using HalfI16 = __m128i;
 
+SSL_SIMD I16 load_whole(const int16_t* p) { return _mm256_loadu_si256((const __m256i*)p); }
 SSL_SIMD HalfI16 load_half(const int16_t* p) { return _mm_loadu_si128((const __m128i*)p); }
 SSL_SIMD I16 join(HalfI16 a, HalfI16 b) {
   return _mm256_inserti128_si256(_mm256_castsi128_si256(a), b, 1);

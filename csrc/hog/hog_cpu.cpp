@@ -33,9 +33,12 @@ SSL_SIMD void prepare_columns(const Params& p, int64_t x, bool halves, Workspace
   w.weights_start = start;
   for (int64_t i = 0; i < kStageColumns + kSlack; ++i) {
     int64_t from = i;
-#if defined(SSL_FAST_ISA_AVX512)
-    // 0-3, 8-11, 4-7, 12-15 of each sixteen: see pair_low.
-    if (halves) from = (i & ~int64_t{12}) | (i & 4) << 1 | (i & 8) >> 1;
+#if defined(SSL_FAST_HAS_I16)
+    if (halves) {
+      // Of each block of two halves first the low, then the high four of every eight columns.
+      const int64_t high = i / kHalfI16 % 2, part = i % kHalfI16 / 4;
+      from = i / (2 * kHalfI16) * (2 * kHalfI16) + 8 * part + 4 * high + i % 4;
+    }
 #endif
     w.column_weights[i] = w.gaussian[(start + from) % p.window];
   }
@@ -149,21 +152,28 @@ SSL_SIMD void sum_cells(const Params& p, const Block& block, Workspace<int16_t>&
                         int64_t cells_pitch) {
   if (kWeighted) prepare_columns(p, block.column * kFastCell, true, w);
   float weights[2][kFastCell];
-  Half16 waiting;
-  bool have_one = false;
+  Half16 waiting = {};
   for (int64_t r = 0; r < block.rows; ++r) {
-    const bool last_row = r + 1 == block.rows;
     row_weights(p, w.gaussian, (block.row + r) * kFastCell, weights[r & 1]);
     const int16_t* row = w.stage + (1 + r * kFastCell) * pitch + kMargin;
-    for (int64_t x = 0; x < block.columns * kFastCell; x += kHalfI16) {
-      const Half16 half = {row + x, weights[r & 1], w.column_weights + x,
-                           w.cells + (r * cells_pitch + x / kFastCell)};
-      const bool last = last_row && x + kHalfI16 >= block.columns * kFastCell;
-      // A half left over at the end is paired with itself.
-      if (have_one || last) strip_i16<kWeighted>(have_one ? waiting : half, half, pitch);
-      have_one = !have_one;
+    const auto half_at = [&](int64_t x) {
+      const int64_t in_block = x % (2 * kHalfI16);
+      return Half16{row + x, weights[r & 1], w.column_weights + (x - in_block) + in_block / 2,
+                    w.cells + r * cells_pitch + x / kFastCell};
+    };
+    const int64_t width = block.columns * kFastCell;
+    int64_t x = 0;
+    for (; x + kHalfI16 < width; x += 2 * kHalfI16)
+      strip_i16<kWeighted, true>(half_at(x), half_at(x + kHalfI16), pitch);
+    if (x >= width) continue;
+    // The half left over at a row's end goes with that of the next row, the last by itself.
+    const Half16 half = half_at(x);
+    if (waiting.pixels)
+      strip_i16<kWeighted, false>(waiting, half, pitch), waiting = {};
+    else if (r + 1 < block.rows)
       waiting = half;
-    }
+    else
+      strip_i16<kWeighted, false>(half, half, pitch);
   }
 }
 #endif

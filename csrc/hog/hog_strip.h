@@ -25,7 +25,7 @@ SSL_SIMD void add_to_bins(F32 magnitude, const Mask (&failed)[kFastTests], Mask 
   };
   // Zeroing the values once for each side is cheaper than splitting every mask.
   const F32 turned = keep_where(mirrored, magnitude);
-  const F32 straight = keep_where(invert(mirrored), magnitude);
+  const F32 straight = drop_where(mirrored, magnitude);
 #pragma GCC unroll 8
   for (int c = 0; c < kFastTests; ++c) {
     const Mask here = c ? first_not_second(failed[c], failed[c - 1]) : failed[0];
@@ -96,43 +96,55 @@ constexpr Fraction kCotangents[kFastTests] = {
 struct Half16 {
   const int16_t* pixels;
   const float* row_weights;
-  const float* column_weights;  // in the order of pair_low, then pair_high
+  const float* column_weights;  // of pair_low's columns; those of pair_high are kHalfI16 further on
   float* cells;
 };
 
 struct Window16 {
   I16 left, centre, right;
 };
+// kAdjacent: half b is the continuation of half a, so that one load brings both.
+template <bool kAdjacent>
+SSL_SIMD I16 load_both(const Half16& a, const Half16& b, int64_t offset) {
+  return kAdjacent ? load_whole(a.pixels + offset)
+                   : join(load_half(a.pixels + offset), load_half(b.pixels + offset));
+}
+template <bool kAdjacent>
 SSL_SIMD Window16 load_window(const Half16& a, const Half16& b, int64_t offset) {
-  const int16_t *p = a.pixels + offset, *q = b.pixels + offset;
-  return {join(load_half(p - 1), load_half(q - 1)), join(load_half(p), load_half(q)),
-          join(load_half(p + 1), load_half(q + 1))};
+  return {load_both<kAdjacent>(a, b, offset - 1), load_both<kAdjacent>(a, b, offset),
+          load_both<kAdjacent>(a, b, offset + 1)};
+}
+
+// Weights stand in blocks of two halves, in the order of pair_low and pair_high.
+template <bool kAdjacent>
+SSL_SIMD F32 column_weights(const Half16& a, const Half16& b, int offset) {
+  return kAdjacent ? load(a.column_weights + offset)
+                   : join(a.column_weights + offset, b.column_weights + offset);
 }
 
 // What strip_f32 does, for two halves of 8-bit pixels at once and exactly until the square root.
-template <bool kWeighted>
+template <bool kWeighted, bool kAdjacent>
 SSL_SIMD void strip_i16(const Half16& a, const Half16& b, int64_t pitch) {
   F32 sums[kFastBins];
   for (int i = 0; i < kFastBins; ++i) sums[i] = set1(0.0f);
-  Window16 top = load_window(a, b, -pitch), middle = load_window(a, b, 0);
+  Window16 top = load_window<kAdjacent>(a, b, -pitch), middle = load_window<kAdjacent>(a, b, 0);
   I16 slope_top = sub16(top.left, top.right), slope = sub16(middle.left, middle.right);
 #pragma GCC unroll 8
   for (int y = 0; y < kFastCell; ++y) {
-    const Window16 bottom = load_window(a, b, (y + 1) * pitch);
+    const Window16 bottom = load_window<kAdjacent>(a, b, (y + 1) * pitch);
     const I16 slope_bottom = sub16(bottom.left, bottom.right);
     const I16 gx = add16(add16(slope_top, slope_bottom), add16(slope, slope));
     const I16 drop = sub16(top.centre, bottom.centre);
     const I16 gy = add16(add16(sub16(top.left, bottom.left), sub16(top.right, bottom.right)),
                          add16(drop, drop));
     const I16 ax = abs16(gx), ay = abs16(gy), differ = sign_difference(gx, gy);
-    const F32 row_weight = kWeighted ? set_halves(a.row_weights[y], b.row_weights[y]) : set1(0.0f);
+    const F32 row_weight =
+        kAdjacent ? set1(a.row_weights[y]) : set_halves(a.row_weights[y], b.row_weights[y]);
 #pragma GCC unroll 2
     for (int high = 0; high < 2; ++high) {
       const I16 pairs = high ? pair_high(ax, ay) : pair_low(ax, ay);
       F32 magnitude = sqrt(to_f32(dot_pairs(pairs, pairs)));
-      if (kWeighted)
-        magnitude = mul(magnitude, join(a.column_weights + high * (kHalfI16 / 2),
-                                        b.column_weights + high * (kHalfI16 / 2)));
+      if (kWeighted) magnitude = mul(magnitude, column_weights<kAdjacent>(a, b, high * kHalfI16));
       Mask failed[kFastTests];
 #pragma GCC unroll 8
       for (int k = 0; k < kFastTests; ++k)
