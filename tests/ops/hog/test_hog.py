@@ -84,6 +84,7 @@ def test_normal_images_agree_with_upstream(name: str) -> None:
 
 def photographs() -> Tensor:
     """scikit-learn's two photographs, cropped to 320 x 320, normalised as ImageNet's are."""
+    pytest.importorskip("PIL", reason="pip install pillow")
     datasets = pytest.importorskip("sklearn.datasets", reason="pip install scikit-learn")
     crops = [
         torch.from_numpy(image.copy())[:320, :320] for image in datasets.load_sample_images().images
@@ -109,6 +110,7 @@ def test_photographs_are_no_further_from_truth_than_upstream(name: str) -> None:
 
 @pytest.mark.parametrize("name", BACKENDS)
 def test_uint8_photographs_equal_the_float64_normalised_ones(name: str) -> None:
+    pytest.importorskip("PIL", reason="pip install pillow")
     datasets = pytest.importorskip("sklearn.datasets", reason="pip install scikit-learn")
     crop = torch.from_numpy(datasets.load_sample_image("china.jpg")[:160, :160].copy())
     images = crop.permute(2, 0, 1)[None]
