@@ -68,9 +68,9 @@ inline void* current_cuda_stream(const Tensor& tensor) {
   STD_TORCH_CHECK(aoti_torch_get_current_cuda_stream != nullptr,
                   "ssl_fast: this torch was built without CUDA");
   void* stream = nullptr;
-  STD_TORCH_CHECK(aoti_torch_get_current_cuda_stream(tensor.get_device_index(), &stream) ==
-                      AOTI_TORCH_SUCCESS,
-                  "ssl_fast: no current CUDA stream");
+  STD_TORCH_CHECK(
+      aoti_torch_get_current_cuda_stream(tensor.get_device_index(), &stream) == AOTI_TORCH_SUCCESS,
+      "ssl_fast: no current CUDA stream");
   return stream;
 }
 
