@@ -109,7 +109,7 @@ __global__ void __launch_bounds__(kThreads)
   const int64_t line_groups = plan.region_w * groups_per_cell;
   const int64_t first = static_cast<int64_t>(blockIdx.x) * groups;
 
-  Group<Pixel> group;
+  Group<Pixel> group = {};
   const int64_t index = first + thread;
   const int64_t in_line = index % line_groups;
   group.active = thread < groups && index < lines * line_groups;

@@ -23,6 +23,7 @@ from .library import NAMESPACE, OPS, Op
 
 BACKENDS = ("reference", "compiled", "triton", "emulated")
 DEVICES = ("cpu", "cuda")
+EMULATED = "ssl_fast_emulated"  # csrc/common/stable_torch.h registers there
 
 _lock = threading.RLock()
 _forced: str | None = None
@@ -38,9 +39,7 @@ def reason(op: Op, backend: str, device: str) -> str:
     if backend == "compiled":
         return _compiled_reason(op, device)
     if backend == "emulated":
-        if device != "cpu":
-            return "emulated CUDA kernels run on CPU tensors"
-        return native.emulated().reason
+        return _emulated_reason(op, device)
     return _triton_reason(op, device)
 
 
@@ -52,6 +51,17 @@ def _compiled_reason(op: Op, device: str) -> str:
         return ""
     if not torch._C._dispatch_has_kernel_for_dispatch_key(f"{NAMESPACE}::{op.name}", key):
         return f"{op.name} has no compiled {key} kernel"
+    return ""
+
+
+def _emulated_reason(op: Op, device: str) -> str:
+    if device != "cpu":
+        return "emulated CUDA kernels run on CPU tensors"
+    if missing := native.emulated().reason:
+        return missing
+    _emulated(op)
+    if not torch._C._dispatch_has_kernel_for_dispatch_key(f"{EMULATED}::{op.name}", "CPU"):
+        return f"{op.name} has no CUDA C++ kernel"
     return ""
 
 
@@ -100,10 +110,10 @@ def _implementation(op: Op, backend: str, device: str) -> Callable[..., Any] | N
 def _emulated(op: Op) -> Callable[..., Any]:
     """The op of the emulated library: same name and schema, in a namespace of its own."""
     if op.name not in _emulated_ops:
-        library = torch.library.Library("ssl_fast_emulated", "FRAGMENT")
+        library = torch.library.Library(EMULATED, "FRAGMENT")
         library.define(op.schema)
         _emulated_ops[op.name] = library
-    return getattr(torch.ops.ssl_fast_emulated, op.name).default
+    return getattr(getattr(torch.ops, EMULATED), op.name).default
 
 
 def _override(op: Op, device: str, function: Callable[..., Any] | None) -> None:
@@ -118,16 +128,16 @@ def _override(op: Op, device: str, function: Callable[..., Any] | None) -> None:
         _overrides[key] = scoped
 
 
-def _resolve_at_first_call(op: Op) -> None:
-    """On a GPU: the first call finds the owner, installs it and goes to it."""
+def _resolve_at_first_call(op: Op, device: str) -> None:
+    """The first call finds the owner, installs it and goes to it."""
 
     def first_call(*args: Any, **kwargs: Any) -> Any:
         with _lock:
-            chosen = owner(op, "cuda")
-            _override(op, "cuda", _implementation(op, chosen, "cuda"))
+            chosen = owner(op, device)
+            _override(op, device, _implementation(op, chosen, device))
         return op.overload(*args, **kwargs)
 
-    _override(op, "cuda", first_call)
+    _override(op, device, first_call)
 
 
 def install(op: Op) -> None:
@@ -139,7 +149,7 @@ def install(op: Op) -> None:
                 _override(op, device, _implementation(op, _forced, device))
             return
         _override(op, "cpu", None)
-        _resolve_at_first_call(op)
+        _resolve_at_first_call(op, "cuda")
 
 
 def _force(name: str | None) -> None:

@@ -11,7 +11,7 @@ import torch
 
 import ssl_fast
 from ssl_fast import ops
-from ssl_fast._dispatch import OPS, backends, native
+from ssl_fast._dispatch import OPS, backends, native, register
 
 IMAGES = torch.rand(1, 1, 16, 16)
 compiled = pytest.mark.skipif(bool(native.ops().reason), reason=native.ops().reason or "-")
@@ -51,6 +51,26 @@ def test_the_forced_one_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
         assert ops.hog(IMAGES).item() == 42.0
     monkeypatch.undo()
     assert ops.hog(IMAGES).shape == (1, 1, 9, 2, 2)
+
+
+def test_the_owner_is_found_at_the_first_call() -> None:
+    """As on a GPU, tried on the CPU: the first call replaces itself by the owner."""
+    expected = ops.hog(IMAGES)
+    backends._resolve_at_first_call(OPS["hog"], "cpu")
+    waiting = backends._overrides["hog", "cpu"]
+    for _ in range(2):
+        assert torch.equal(ops.hog(IMAGES), expected)
+        assert backends._overrides.get(("hog", "cpu")) is not waiting
+    backends.install(OPS["hog"])
+
+
+@compiled
+def test_an_op_without_a_kernel_says_so() -> None:
+    register("bare(Tensor x) -> Tensor", reference=torch.neg, fake=torch.empty_like)
+    toy = OPS.pop("bare")
+    assert backends.reason(toy, "compiled", "cpu") == "bare has no compiled CPU kernel"
+    assert backends.reason(toy, "emulated", "cpu") == "bare has no CUDA C++ kernel"
+    assert backends.reason(toy, "triton", "cpu") == "bare has no Triton kernel"
 
 
 def test_restored_after_an_error() -> None:
