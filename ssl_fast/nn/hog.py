@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import ops
-from ..ops.hog.hog import MAX_BINS, MAX_WINDOW, _check_int
+from ..ops.hog.hog import check_int, check_options
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,7 +36,7 @@ class HOGGenerator(nn.Module):
     Attributes:
         h, w: height and width of the last images in pixels; 0 before.
         unfold_size: cells along a side of a patch in the last call; 0 before.
-        out: features of the last call, [B, C, nbins, H // pool, W // pool]; None before. Made from
+        out: features of the last call, [B, C, nbins, H // pool, W // pool]; not there before. From
             the tokens when read, so it shows what was done to them in place; zero where `mask` was
             zero; a RuntimeError after a call with `ids`, which makes only some.
 
@@ -57,7 +57,13 @@ class HOGGenerator(nn.Module):
         patch_size: int | None = None,
     ) -> None:
         super().__init__()
-        _check_options(nbins, pool, gaussian_window, patch_size)
+        check_options(nbins, gaussian_window)
+        check_int("pool", pool)
+        if patch_size is not None:
+            check_int("patch_size", patch_size)
+            if patch_size % pool:
+                expected = f"expected a multiple of pool ({pool})"
+                raise ValueError(f"patch_size is {patch_size}; {expected}")
         self.nbins = nbins
         self.pool = pool
         self.gaussian_window = gaussian_window
@@ -117,7 +123,7 @@ class HOGGenerator(nn.Module):
         tokens = ops.hog_tokens(x, u * self.pool, self.nbins, self.pool, window, mask=mask, ids=ids)
         self.h, self.w = x.shape[-2:]
         self.unfold_size = u
-        self._tokens, self._compact = tokens, ids is not None
+        self._tokens, self._out, self._compact = tokens, None, ids is not None
         return tokens
 
     @property
@@ -207,22 +213,6 @@ class HOGGenerator(nn.Module):
     def extra_repr(self) -> str:
         text = f"nbins={self.nbins}, pool={self.pool}, gaussian_window={self.gaussian_window}"
         return text if self.patch_size is None else f"{text}, patch_size={self.patch_size}"
-
-
-def _check_options(nbins: int, pool: int, gaussian_window: int, patch_size: int | None) -> None:
-    _check_int("nbins", nbins)
-    if nbins > MAX_BINS:
-        raise ValueError(f"nbins is {nbins}; accepted are 1 to {MAX_BINS}")
-    _check_int("pool", pool)
-    if gaussian_window != 0:
-        _check_int("gaussian_window", gaussian_window)
-        if gaussian_window == 1 or gaussian_window > MAX_WINDOW:
-            accepted = f"0 (none) and 2 to {MAX_WINDOW}"
-            raise ValueError(f"gaussian_window is {gaussian_window}; accepted are {accepted}")
-    if patch_size is not None:
-        _check_int("patch_size", patch_size)
-        if patch_size % pool:
-            raise ValueError(f"patch_size is {patch_size}; expected a multiple of pool ({pool})")
 
 
 def _draw(cells: np.ndarray, pool: int) -> np.ndarray:

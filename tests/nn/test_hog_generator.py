@@ -338,3 +338,13 @@ def test_the_class_of_mmpretrain(size):
     for name in ("h", "w", "unfold_size", "nbins", "pool", "gaussian_window"):
         assert getattr(ours, name) == getattr(theirs, name)
     assert_nearly_all_equal(ours._reshape(theirs.out), theirs._reshape(theirs.out))
+
+
+def test_out_is_that_of_the_last_call() -> None:
+    """Also after a subclass, or a user, has put something else there."""
+    generator = HOGGenerator(patch_size=16)
+    assert not hasattr(generator, "out")
+    generator.out = torch.zeros(1)
+    images = torch.rand(1, 3, 32, 32)
+    generator(images)
+    assert torch.equal(generator.out, ops.hog(images, gaussian_window=16))

@@ -85,7 +85,7 @@ def hog_tokens(
             both at once.
     """
     _check(images, nbins, cell_size, gaussian_window, eps)
-    _check_int("patch_size", patch_size)
+    check_int("patch_size", patch_size)
     height, width = images.shape[-2:]
     if patch_size % cell_size or height % patch_size or width % patch_size:
         raise ValueError(
@@ -103,11 +103,25 @@ def hog_tokens(
     return _hog_tokens(images, patch_size, nbins, cell_size, gaussian_window, eps, mask, ids)
 
 
-def _check_int(name: str, value: Any) -> None:
+def check_int(name: str, value: Any) -> None:
+    """Raises unless `value` is an int, 1 or more."""
     if not isinstance(value, (int, torch.SymInt)) or isinstance(value, bool):
         raise TypeError(f"{name} is {value!r} ({type(value).__name__}); expected an int")
     if value < 1:
         raise ValueError(f"{name} is {value}; expected 1 or more")
+
+
+def check_options(nbins: Any, gaussian_window: Any) -> None:
+    """Raises unless the options that all forms of HOG share are in range."""
+    check_int("nbins", nbins)
+    if nbins > MAX_BINS:
+        raise ValueError(f"nbins is {nbins}; accepted are 1 to {MAX_BINS}")
+    if isinstance(gaussian_window, int) and gaussian_window == 0:
+        return
+    check_int("gaussian_window", gaussian_window)
+    if gaussian_window == 1 or gaussian_window > MAX_WINDOW:
+        accepted = f"0 (none) and 2 to {MAX_WINDOW}"
+        raise ValueError(f"gaussian_window is {gaussian_window}; accepted are {accepted}")
 
 
 def _check(images: Any, nbins: int, cell_size: int, gaussian_window: int, eps: float) -> None:
@@ -118,21 +132,14 @@ def _check(images: Any, nbins: int, cell_size: int, gaussian_window: int, eps: f
         raise TypeError(f"images is {images.dtype}; accepted are {names}")
     if images.dim() != 4:
         raise ValueError(f"images has shape {tuple(images.shape)}; expected [B, C, H, W]")
-    _check_int("nbins", nbins)
-    _check_int("cell_size", cell_size)
-    if nbins > MAX_BINS:
-        raise ValueError(f"nbins is {nbins}; accepted are 1 to {MAX_BINS}")
+    check_options(nbins, gaussian_window)
+    check_int("cell_size", cell_size)
     height, width = images.shape[-2:]
     if height < 2 or width < 2 or height % cell_size or width % cell_size:
         raise ValueError(
             f"images are {height} x {width}; height and width must be multiples of cell_size "
             f"({cell_size}), and at least 2"
         )
-    if gaussian_window != 0:
-        _check_int("gaussian_window", gaussian_window)
-        if gaussian_window == 1 or gaussian_window > MAX_WINDOW:
-            accepted = f"0 (none) and 2 to {MAX_WINDOW}"
-            raise ValueError(f"gaussian_window is {gaussian_window}; accepted are {accepted}")
     if not eps >= 0:
         raise ValueError(f"eps is {eps}; expected 0 or more")
 
