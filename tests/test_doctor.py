@@ -24,6 +24,8 @@ EXTRAS = (
 SCRIPT = f"""
 import io, json, sys
 from contextlib import redirect_stdout
+# An editable install of the package would lend its compiled parts.
+sys.meta_path = [finder for finder in sys.meta_path if "editable" not in repr(finder)]
 import torch
 before = set(sys.modules)
 import ssl_fast
