@@ -120,8 +120,11 @@ for op in ssl_fast._dispatch.OPS:
     run_step test-cpu 240 "$PYTHON" -m pytest -q -x -m "not gpu" tests/ops -k "compiled or reference"
     return
   fi
-  run_step test-gpu 180 "$PYTHON" -m pytest -q -m gpu tests
-  run_step test-ops 150 "$PYTHON" -m pytest -q -m "not gpu" tests/ops
+  # Most of the time goes into compiling Triton's kernels, one for each kind of call.
+  local parallel=()
+  "$PYTHON" -c 'import xdist' 2>/dev/null && parallel=(-n 8)
+  run_step test-gpu 240 "$PYTHON" -m pytest -q "${parallel[@]}" -m gpu tests
+  run_step test-ops 120 "$PYTHON" -m pytest -q "${parallel[@]}" -m "not gpu" tests/ops
 }
 
 sanitize() {

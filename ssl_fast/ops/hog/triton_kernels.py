@@ -12,6 +12,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from . import reference
+
 
 @triton.jit
 def _reflect(i, n):
@@ -143,9 +145,10 @@ def _launch(images, out, nbins, cell, window, eps, slots, patch_h, patch_w, mask
     by_patch = mask is not None or ids is not None
     region_h, region_w = (patch_h, patch_w) if by_patch else (height // cell, width // cell)
     side = triton.next_power_of_2(cell)
-    # Pixels of a program. The interpreter pays by the program, not by the pixel.
-    pixels = 1024 if images.is_cuda else 1 << 16
-    cells = max(1, pixels // (side * side))
+    bins = triton.next_power_of_2(nbins)
+    # What a program holds in registers, pixels and bins. The interpreter pays by the program.
+    pixels, sums = (1024, 4096) if images.is_cuda else (1 << 16, 1 << 20)
+    cells = max(1, min(pixels // (side * side), sums // bins))
     total = batch * channels * region_h * region_w * (slots if by_patch else 1)
     wide = images.dtype == torch.float64
     cotangents, gaussian = _tables(nbins, window, out.dtype, images.device)
@@ -158,9 +161,13 @@ def _launch(images, out, nbins, cell, window, eps, slots, patch_h, patch_w, mask
         across, across * (height // (cell * patch_h)),
         MASKED=mask is not None, LISTED=ids is not None,
         COMPUTE=tl.float64 if wide else tl.float32, INT=tl.int64 if wide else tl.int32,
-        NBINS=nbins, SIDE=side, CELLS=cells, BINS=triton.next_power_of_2(nbins),
+        NBINS=nbins, SIDE=side, CELLS=cells, BINS=bins,
     )  # fmt: skip
     return out
+
+
+# A program holds whole cells in registers: larger ones than this are the reference's.
+MAX_CELL = 32
 
 
 def _new_output(images: Tensor, *size: int) -> Tensor:
@@ -169,7 +176,9 @@ def _new_output(images: Tensor, *size: int) -> Tensor:
 
 
 def hog(images: Tensor, nbins: int, cell_size: int, gaussian_window: int, eps: float) -> Tensor:
-    """Launcher of `ssl_fast::hog`."""
+    """Launcher of `ssl_fast::hog`; cells over MAX_CELL go to the reference."""
+    if cell_size > MAX_CELL:
+        return reference.hog(images, nbins, cell_size, gaussian_window, eps)
     batch, channels, height, width = images.shape
     rows, columns = height // cell_size, width // cell_size
     out = _new_output(images, batch, channels, nbins, rows, columns)
@@ -186,12 +195,14 @@ def hog_tokens(
     mask: Tensor | None = None,
     ids: Tensor | None = None,
 ) -> Tensor:
-    """Launcher of `ssl_fast::hog_tokens`."""
+    """Launcher of `ssl_fast::hog_tokens`; cells over MAX_CELL go to the reference."""
+    options = (nbins, cell_size, gaussian_window, eps)
+    if cell_size > MAX_CELL:
+        return reference.hog_tokens(images, patch_size, *options, mask, ids)
     batch, channels, height, width = images.shape
     u = patch_size // cell_size
     slots = (height // patch_size) * (width // patch_size) if ids is None else ids.shape[1]
     out = _new_output(images, batch, slots, channels * nbins * u * u)
     mask = mask.contiguous() if mask is not None else None
     ids = ids.contiguous() if ids is not None else None
-    options = (nbins, cell_size, gaussian_window, eps)
     return _launch(images, out, *options, slots, u, u, mask, ids)
