@@ -7,12 +7,8 @@
 
 #include <optional>
 
+#include "common/cuda_stream.h"
 #include "common/dtype.h"
-
-// A CPU build of torch does not export this; a weak symbol lets one library load everywhere.
-// (Stream::nativeHandle would do, but from torch 2.13 on.)
-extern "C" AOTITorchError aoti_torch_get_current_cuda_stream(int32_t device_index, void** stream)
-    __attribute__((weak));
 
 // The library of CUDA kernels compiled for the CPU registers the same kernels for CPU tensors,
 // under a name of its own.
@@ -64,16 +60,6 @@ inline DType dtype_of(const Tensor& tensor) {
   }
 }
 
-inline void* current_cuda_stream(const Tensor& tensor) {
-  STD_TORCH_CHECK(aoti_torch_get_current_cuda_stream != nullptr,
-                  "ssl_fast: this torch was built without CUDA");
-  void* stream = nullptr;
-  STD_TORCH_CHECK(
-      aoti_torch_get_current_cuda_stream(tensor.get_device_index(), &stream) == AOTI_TORCH_SUCCESS,
-      "ssl_fast: no current CUDA stream");
-  return stream;
-}
-
 // Runs `cuda(stream)` on the tensor's device. The emulator has neither streams nor devices.
 template <typename Function>
 void on_cuda(const Tensor& tensor, Function cuda) {
@@ -82,7 +68,7 @@ void on_cuda(const Tensor& tensor, Function cuda) {
   cuda(nullptr);
 #else
   const torch::stable::accelerator::DeviceGuard guard(tensor.get_device_index());
-  cuda(current_cuda_stream(tensor));
+  cuda(current_cuda_stream(tensor.get_device_index()));
 #endif
 }
 

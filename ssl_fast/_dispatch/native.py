@@ -90,6 +90,8 @@ def cuda_reason() -> str:
         return "the kernels were built without nvcc: put it on PATH or set CUDACXX, and reinstall"
     if torch.version.cuda is None:
         return "this torch was built without CUDA"
+    if not library.handle.ssl_fast_finds_cuda_stream():
+        return "this torch does not export its current CUDA stream"
     message = ctypes.create_string_buffer(256)
     if library.handle.ssl_fast_cuda_probe(message, len(message)) != 0:
         return message.value.decode()

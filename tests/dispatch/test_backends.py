@@ -134,6 +134,13 @@ def test_explains_a_gpu_that_is_not_there() -> None:
     assert "hog on cuda: reference" in str(explanation)
 
 
+@compiled
+@pytest.mark.skipif(torch.version.cuda is None, reason="a CPU build of torch")
+def test_finds_the_current_stream_of_a_cuda_build() -> None:
+    """Needs libtorch_cuda, not a GPU."""
+    assert native.ops().handle.ssl_fast_finds_cuda_stream() == 1
+
+
 @pytest.mark.gpu
 def test_import_creates_no_context() -> None:
     show = "import ssl_fast, torch; print(torch.cuda.is_initialized())"
