@@ -29,6 +29,8 @@ _lock = threading.RLock()
 _forced: str | None = None
 # Python implementations in force, by op and device type; without one, what is compiled serves.
 _overrides: dict[tuple[str, str], torch.library.Library] = {}
+# Compiled kernels that there are, noted before an override hides them.
+_compiled: set[tuple[str, str]] = set()
 _emulated_ops: dict[str, torch.library.Library] = {}
 
 
@@ -43,14 +45,15 @@ def reason(op: Op, backend: str, device: str) -> str:
     return _triton_reason(op, device)
 
 
+def _has_kernel(namespace: str, name: str, device: str) -> bool:
+    return torch._C._dispatch_has_kernel_for_dispatch_key(f"{namespace}::{name}", device.upper())
+
+
 def _compiled_reason(op: Op, device: str) -> str:
     if missing := native.ops().reason if device == "cpu" else native.cuda_reason():
         return missing
-    key = device.upper()
-    if (op.name, device) in _overrides:  # it hides the registration below it
-        return ""
-    if not torch._C._dispatch_has_kernel_for_dispatch_key(f"{NAMESPACE}::{op.name}", key):
-        return f"{op.name} has no compiled {key} kernel"
+    if (op.name, device) not in _compiled:
+        return f"{op.name} has no compiled {device.upper()} kernel"
     return ""
 
 
@@ -60,7 +63,7 @@ def _emulated_reason(op: Op, device: str) -> str:
     if missing := native.emulated().reason:
         return missing
     _emulated(op)
-    if not torch._C._dispatch_has_kernel_for_dispatch_key(f"{EMULATED}::{op.name}", "CPU"):
+    if not _has_kernel(EMULATED, op.name, "cpu"):
         return f"{op.name} has no CUDA C++ kernel"
     return ""
 
@@ -143,6 +146,10 @@ def _resolve_at_first_call(op: Op, device: str) -> None:
 def install(op: Op) -> None:
     """Puts the owner that is preferred, or forced, in charge of `op`."""
     with _lock:
+        for device in DEVICES:
+            key = (op.name, device)
+            if key not in _overrides and _has_kernel(NAMESPACE, *key):
+                _compiled.add(key)
         if _forced is not None:
             for device in DEVICES:
                 _override(op, device, None)

@@ -69,6 +69,7 @@ def test_an_op_without_a_kernel_says_so() -> None:
     register("bare(Tensor x) -> Tensor", reference=torch.neg, fake=torch.empty_like)
     toy = OPS.pop("bare")
     assert backends.reason(toy, "compiled", "cpu") == "bare has no compiled CPU kernel"
+    assert ("bare", "cuda") not in backends._compiled
     assert backends.reason(toy, "emulated", "cpu") == "bare has no CUDA C++ kernel"
     assert backends.reason(toy, "triton", "cpu") == "bare has no Triton kernel"
 
