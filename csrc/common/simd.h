@@ -198,6 +198,10 @@ SSL_SIMD void sum_lanes_by_8(const F32 (&x)[kCount], float* out, int stride) {
 
 #elif defined(SSL_FAST_ISA_AVX2)
 
+// Four vectors to one: lane i of each 128-bit part holds that part's sum of vector i.
+SSL_SIMD F32 sum_parts(F32 a, F32 b, F32 c, F32 d) {
+  return _mm256_hadd_ps(_mm256_hadd_ps(a, b), _mm256_hadd_ps(c, d));
+}
 SSL_SIMD void store_singles(__m128 x, int count, float* out, int stride) {
   _mm_store_ss(out, x);
   if (count > 1) _mm_store_ss(out + stride, _mm_movehdup_ps(x));
@@ -209,10 +213,8 @@ SSL_SIMD void sum_lanes_by_8(const F32 (&x)[kCount], float* out, int stride) {
   const F32 zero = _mm256_setzero_ps();
 #pragma GCC unroll 8
   for (int i = 0; i < kCount; i += 4) {
-    const F32 ab = _mm256_hadd_ps(x[i], i + 1 < kCount ? x[i + 1] : zero);
-    const F32 cd =
-        _mm256_hadd_ps(i + 2 < kCount ? x[i + 2] : zero, i + 3 < kCount ? x[i + 3] : zero);
-    const F32 abcd = _mm256_hadd_ps(ab, cd);
+    const F32 abcd = sum_parts(x[i], i + 1 < kCount ? x[i + 1] : zero,
+                               i + 2 < kCount ? x[i + 2] : zero, i + 3 < kCount ? x[i + 3] : zero);
     const __m128 sums = _mm_add_ps(_mm256_castps256_ps128(abcd), _mm256_extractf128_ps(abcd, 1));
     store_singles(sums, kCount - i, out + i * stride, stride);
   }

@@ -114,10 +114,8 @@ SSL_SIMD void sum_parts(const F32 (&x)[kCount], float* out_a, float* out_b, int 
   const F32 zero = _mm256_setzero_ps();
 #pragma GCC unroll 8
   for (int i = 0; i < kCount; i += 4) {
-    const F32 ab = _mm256_hadd_ps(x[i], i + 1 < kCount ? x[i + 1] : zero);
-    const F32 cd =
-        _mm256_hadd_ps(i + 2 < kCount ? x[i + 2] : zero, i + 3 < kCount ? x[i + 3] : zero);
-    const F32 sums = _mm256_hadd_ps(ab, cd);
+    const F32 sums = sum_parts(x[i], i + 1 < kCount ? x[i + 1] : zero,
+                               i + 2 < kCount ? x[i + 2] : zero, i + 3 < kCount ? x[i + 3] : zero);
     store_singles(_mm256_castps256_ps128(sums), kCount - i, out_a + i * stride, stride);
     store_singles(_mm256_extractf128_ps(sums, 1), kCount - i, out_b + i * stride, stride);
   }

@@ -15,27 +15,21 @@
 //
 // SSL_FAST_KERNELS(library) { library.impl("name", TORCH_BOX(&function)); ... } registers functions
 // that look at their tensors' device.
-#define SSL_FAST_KERNELS_BEGIN(library) \
-  static void register_kernels(torch::stable::detail::StableLibrary& library);
 #if defined(SSL_FAST_EMULATED)
-#define SSL_FAST_KERNELS(library)                                  \
-  SSL_FAST_KERNELS_BEGIN(library)                                  \
-  STABLE_TORCH_LIBRARY_IMPL(ssl_fast_emulated, CPU, cpu_library) { \
-    register_kernels(cpu_library);                                 \
-  }                                                                \
-  static void register_kernels(torch::stable::detail::StableLibrary& library)
+#define SSL_FAST_REGISTER_ALL \
+  STABLE_TORCH_LIBRARY_IMPL(ssl_fast_emulated, CPU, cpu) { register_kernels(cpu); }
 #elif defined(SSL_FAST_CUDA)
-#define SSL_FAST_KERNELS(library)                                                             \
-  SSL_FAST_KERNELS_BEGIN(library)                                                             \
-  STABLE_TORCH_LIBRARY_IMPL(ssl_fast, CPU, cpu_library) { register_kernels(cpu_library); }    \
-  STABLE_TORCH_LIBRARY_IMPL(ssl_fast, CUDA, cuda_library) { register_kernels(cuda_library); } \
-  static void register_kernels(torch::stable::detail::StableLibrary& library)
+#define SSL_FAST_REGISTER_ALL                                              \
+  STABLE_TORCH_LIBRARY_IMPL(ssl_fast, CPU, cpu) { register_kernels(cpu); } \
+  STABLE_TORCH_LIBRARY_IMPL(ssl_fast, CUDA, cuda) { register_kernels(cuda); }
 #else
-#define SSL_FAST_KERNELS(library)                                                          \
-  SSL_FAST_KERNELS_BEGIN(library)                                                          \
-  STABLE_TORCH_LIBRARY_IMPL(ssl_fast, CPU, cpu_library) { register_kernels(cpu_library); } \
-  static void register_kernels(torch::stable::detail::StableLibrary& library)
+#define SSL_FAST_REGISTER_ALL \
+  STABLE_TORCH_LIBRARY_IMPL(ssl_fast, CPU, cpu) { register_kernels(cpu); }
 #endif
+#define SSL_FAST_KERNELS(library)                                              \
+  static void register_kernels(torch::stable::detail::StableLibrary& library); \
+  SSL_FAST_REGISTER_ALL                                                        \
+  static void register_kernels(torch::stable::detail::StableLibrary& library)
 
 namespace ssl_fast {
 

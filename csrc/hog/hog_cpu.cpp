@@ -7,7 +7,7 @@ namespace ssl_fast::hog::SSL_FAST_ISA {
 
 namespace {
 
-// What one thread works with; about 40 KB, on its stack.
+// What one thread works with; about 35 KB, on its stack.
 template <typename Staged>
 struct Workspace {
   alignas(64) Staged stage[kStageSize];

@@ -1,8 +1,9 @@
 // HOG on CUDA. A thread walks down a group of kColumns neighbouring columns of one row of cells,
 // its 3-row window rolling in registers, and adds each pixel to a histogram of its own: one column
 // of `histograms[bin][thread]`, so that a warp's 32 additions, whatever their bins, go to 32 banks.
-// Then the threads of a cell are added up in order and the bins normalised: every input pixel is
-// read once from memory, every output written once, and nothing depends on the order of threads.
+// Then the threads of a cell are added up in order and the bins normalised: nothing intermediate
+// goes to memory, every output is written once, and nothing depends on the order of threads. Of the
+// pixels, only a row above and a row below each row of cells are read by two blocks.
 #include "common/cuda_launch.h"
 #include "hog/hog_math.h"
 #include "hog/hog_plan.h"
@@ -83,7 +84,7 @@ __device__ __forceinline__ Strip<kColumns> load_strip(const Geometry& p, const G
 
 __device__ __forceinline__ float magnitude(Gradient<float> g) {
   const float squares = g.x * g.x + g.y * g.y;
-  // Two instructions and no branch; the bound keeps 0 from becoming 0 * inf.
+  // No branch, unlike sqrtf; the bound keeps 0 from becoming 0 * inf.
   return squares * rsqrtf(fmaxf(squares, 1e-37f));
 }
 
@@ -150,7 +151,7 @@ __global__ void __launch_bounds__(kThreads)
   }
   __syncthreads();
 
-  // Each thread takes some (bin, cell) pairs, neighbours in memory by neighbouring threads.
+  // A thread for each cell, neighbours in memory by neighbouring threads.
   const int cells = groups / groups_per_cell;
   float* out = static_cast<float*>(p.out);
   for (int cell = thread; cell < cells; cell += kThreads) {

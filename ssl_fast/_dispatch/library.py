@@ -69,8 +69,8 @@ def register(
     qualified = f"{NAMESPACE}::{name}"
     library.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
     if backward is None:
-        # Nothing to record: autograd is passed over (a Python formula would cost 10 us a call), and
-        # the reference must not record its own steps.
+        # Nothing to record: autograd is passed over (a formula in Python would cost every call),
+        # and the reference must not record its own steps.
         reference = torch.no_grad()(reference)
         library.impl(name, torch.library.fallthrough_kernel, "Autograd")
     else:

@@ -105,11 +105,11 @@ def test_photographs_are_no_further_from_truth_than_upstream(name: str) -> None:
     assert (ours > 1e-5).double().mean() <= (upstream > 1e-5).double().mean()
     settled = (ours <= 1e-5) & (upstream <= 1e-5)
     assert ours[settled].square().mean() <= upstream[settled].square().mean() * 4
-    # From the 8-bit pixels there is nothing to flip, and normalisation changes nothing.
 
 
 @pytest.mark.parametrize("name", BACKENDS)
 def test_uint8_photographs_equal_the_float64_normalised_ones(name: str) -> None:
+    """From the 8-bit pixels there is nothing to flip."""
     pytest.importorskip("PIL", reason="pip install pillow")
     datasets = pytest.importorskip("sklearn.datasets", reason="pip install scikit-learn")
     crop = torch.from_numpy(datasets.load_sample_image("china.jpg")[:160, :160].copy())
