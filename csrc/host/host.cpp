@@ -1,8 +1,14 @@
 // ssl_fast._host: what Python needs of native code without torch. Facts of the build, for the
-// doctor; the mask samplers of data-loading workers come here too.
+// doctor, and the mask samplers of data-loading workers, which release the interpreter's lock.
+#include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
 
+#include <array>
+#include <stdexcept>
 #include <string>
+
+#include "masks/block_mask.h"
 
 namespace py = pybind11;
 
@@ -19,6 +25,37 @@ py::dict build_info() {
   return info;
 }
 
+std::array<uint32_t, 4> philox(const std::array<uint32_t, 4>& counter,
+                               const std::array<uint32_t, 2>& key) {
+  const ssl_fast::Philox words =
+      ssl_fast::philox4x32({{counter[0], counter[1], counter[2], counter[3]}}, key[0], key[1]);
+  return {words.word[0], words.word[1], words.word[2], words.word[3]};
+}
+
+// Shapes and ranges are checked in ssl_fast/host.py; this is a second fence.
+py::array_t<bool> block_mask(int64_t seed, const py::array_t<int64_t>& sample_ids, int64_t height,
+                             int64_t width, int64_t num_masked, int64_t min_block,
+                             int64_t max_block, int64_t log2_min_aspect, int64_t log2_max_aspect,
+                             bool exclusive) {
+  using namespace ssl_fast::masks;
+  if (const char* why_not = refusal(height, width, num_masked, min_block, max_block,
+                                    log2_min_aspect, log2_max_aspect))
+    throw std::invalid_argument(why_not);
+  if (sample_ids.ndim() != 1) throw std::invalid_argument("block_mask: sample_ids must be [N]");
+  BlockMaskParams p;
+  p.law = make_law(height, width, num_masked, min_block, max_block, log2_min_aspect,
+                   log2_max_aspect, exclusive);
+  p.seed = &seed;
+  p.sample_ids = sample_ids.data();
+  p.id_stride = sample_ids.strides(0) / static_cast<int64_t>(sizeof(int64_t));
+  p.count = sample_ids.shape(0);
+  py::array_t<bool> out({p.count, height, width});
+  p.out = reinterpret_cast<uint8_t*>(out.mutable_data());
+  const py::gil_scoped_release without_lock;
+  block_mask_cpu(p, 0, p.count);
+  return out;
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_host, module) {
@@ -26,4 +63,6 @@ PYBIND11_MODULE(_host, module) {
   module.def("build_info", &build_info,
              "Facts of this build: compiler, CUDA version and architectures ('' without CUDA), the "
              "torch whose headers were used, and the CPU instruction sets compiled.");
+  module.def("philox", &philox, "Philox4x32-10 of a counter (four words) and a key (two).");
+  module.def("block_mask", &block_mask, "See ssl_fast.host.block_mask.");
 }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import importlib.metadata
 import os
 import platform
@@ -12,33 +11,25 @@ from pathlib import Path
 
 import torch
 
+from .._compat.allocator import keep_freed_memory
 from .._version import __version__
 from .case import Skipped
 
 ROOT = Path(__file__).resolve().parents[2]
 ALLOCATORS = ("default", "tuned")
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
-NEVER = 2**31 - 1
 BUSY_WARNING = 0.1
 
 
 def use_allocator(name: str) -> None:
     """Sets glibc's thresholds, before anything large is allocated.
 
-    By default glibc returns blocks over 32 MB to the system at every free, and the next one comes
-    with page faults. Tuned, freed memory stays with the process.
+    Tuned, freed memory stays with the process.
 
     Raises:
         Skipped: where the C library has no such thresholds.
     """
-    if name == "default":
-        return
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is None:
-        raise Skipped("the C library has no mallopt: only the default allocator is measured")
-    for parameter in (M_MMAP_THRESHOLD, M_TRIM_THRESHOLD):
-        if mallopt(parameter, NEVER) != 1:
-            raise Skipped(f"mallopt({parameter}, {NEVER}) was refused by the C library")
+    if name == "tuned" and (why_not := keep_freed_memory()):
+        raise Skipped(f"{why_not}: only the default allocator is measured")
 
 
 def busy_share(device: str, seconds: float = 0.5) -> float | None:

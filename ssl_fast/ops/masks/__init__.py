@@ -1,0 +1,3 @@
+from .block_mask import block_mask
+
+__all__ = ["block_mask"]
