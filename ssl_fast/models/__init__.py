@@ -1,0 +1,27 @@
+"""Self-supervised models, built from modules or from config dicts.
+
+torch is enough for the import; only a backbone of another library needs that library.
+"""
+
+from ..nn import HOGGenerator
+from .backbones import MaskedViT, TimmBackbone
+from .base import BaseSelfSupervisor
+from .maskfeat import MaskFeat
+from .parts import LinearNeck, MIMHead, PixelReconstructionLoss
+from .preprocess import SelfSupDataPreprocessor, TwoNormDataPreprocessor
+from .registry import MODELS
+
+MODELS.register(HOGGenerator)
+
+__all__ = [
+    "MODELS",
+    "BaseSelfSupervisor",
+    "LinearNeck",
+    "MIMHead",
+    "MaskFeat",
+    "MaskedViT",
+    "PixelReconstructionLoss",
+    "SelfSupDataPreprocessor",
+    "TimmBackbone",
+    "TwoNormDataPreprocessor",
+]
