@@ -5,6 +5,7 @@ PYTHON ?= python3
 VENV ?= .venv
 TORCH ?= torch==2.13.0 torchvision==0.28.0
 BENCH_ARGS ?= --op hog
+PRETRAIN_ARGS ?= --config configs/maskfeat_digits.yaml
 
 BIN := $(VENV)/bin
 SETUP := $(VENV)/.setup
@@ -12,7 +13,11 @@ BUILT := $(VENV)/.built
 NATIVE := $(shell find csrc cmake -type f) CMakeLists.txt setup.py pyproject.toml
 CPP := $(shell find csrc tests -name '*.h' -o -name '*.cpp' -o -name '*.cu')
 
-.PHONY: test bench lint doctor build clean
+.PHONY: pretrain test bench lint doctor build clean
+
+# A small MaskFeat ViT on scikit-learn's digits; PRETRAIN_ARGS="--data FOLDER ..." for other runs.
+pretrain: $(BUILT)
+	$(BIN)/ssl-fast pretrain $(PRETRAIN_ARGS)
 
 test: $(BUILT)
 	$(BIN)/python -m pytest
@@ -39,9 +44,9 @@ $(SETUP): pyproject.toml
 	$(BIN)/python -m pip install --quiet $(TORCH)
 	$(BIN)/python -m pip install --quiet --no-deps triton
 	$(BIN)/python -c 'import tomllib; \
-	print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["dev"], sep="\n")' \
-	> $(VENV)/dev.txt
-	$(BIN)/python -m pip install --quiet numpy -r $(VENV)/dev.txt
+	extras = tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]; \
+	print(*extras["dev"], *extras["train"], sep="\n")' > $(VENV)/extras.txt
+	$(BIN)/python -m pip install --quiet numpy -r $(VENV)/extras.txt
 	touch $@
 
 # cmake and ninja come from the environment.

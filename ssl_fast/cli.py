@@ -12,7 +12,10 @@ from ._version import __version__
 
 # Name, module with `main(argv) -> exit code`, help. Modules are imported when called, so that a
 # command whose extras are missing stands in no other's way.
-COMMANDS = (("doctor", "ssl_fast.doctor", "what is installed here, and which kernels serve"),)
+COMMANDS = (
+    ("pretrain", "ssl_fast.training.command", "pretrain a vision model on images without labels"),
+    ("doctor", "ssl_fast.doctor", "what is installed here, and which kernels serve"),
+)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -53,4 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             kind = "option"
             parser.parse_known_args([first])  # --help and --version end here; none takes a value
         parser.error(f"unknown {kind} {first!r}; commands are: {known}")
-    return importlib.import_module(modules[first]).main(rest)
+    try:
+        command = importlib.import_module(modules[first])
+    except ImportError as error:
+        parser.error(f"{first} cannot start: {error}")
+    return command.main(rest)

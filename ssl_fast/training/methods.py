@@ -1,0 +1,67 @@
+"""The methods that a run can train: how each is built, and the recipe of its paper."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..models.maskfeat import MaskFeat, maskfeat_config
+from .panels import hog_picture, masked_image, tile_scale
+
+Columns = list[tuple[str, Tensor]]
+DIMMED = 0.35  # brightness of what was visible, beside what was predicted
+
+
+@dataclass(frozen=True)
+class Method:
+    """One method.
+
+    Attributes:
+        config: (backbone, image_size, patch_size, **options) -> the model's config dict.
+        base_lr: learning rate for 256 images.
+        weight_decay, betas, clip_grad: of AdamW; clip_grad 0 for no limit.
+        panel: (model, images [N, 3, H, W] uint8, data_samples) -> titles and pictures.
+    """
+
+    config: Callable[..., dict[str, Any]]
+    base_lr: float
+    weight_decay: float
+    betas: tuple[float, float]
+    clip_grad: float
+    panel: Callable[[Any, Tensor, dict[str, Tensor]], Columns]
+
+
+def _maskfeat_panel(model: MaskFeat, images: Tensor, samples: dict[str, Tensor]) -> Columns:
+    mask, target, predicted = model.visualize(images, samples)
+    height, width = images.shape[-2:]
+    scale = tile_scale(height, width)
+
+    def draw(tokens: Tensor) -> Tensor:
+        return hog_picture(tokens, model.target_generator, size=(height, width), scale=scale)
+
+    prediction = draw(predicted)
+    visible = masked_image(torch.zeros_like(prediction)[:, None], mask.cpu())[:, 0] == 0
+    dimmed = (prediction * DIMMED).to(torch.uint8)
+    return [
+        ("input", images.permute(0, 2, 3, 1)),
+        ("masked input", masked_image(images, mask).permute(0, 2, 3, 1)),
+        ("HOG target", draw(target)),
+        ("prediction", torch.where(visible, dimmed, prediction)),
+    ]
+
+
+METHODS = {
+    # Wei et al. 2022, table 12, for images.
+    "maskfeat": Method(
+        config=maskfeat_config,
+        base_lr=2e-4,
+        weight_decay=0.05,
+        betas=(0.9, 0.999),
+        clip_grad=0.02,
+        panel=_maskfeat_panel,
+    ),
+}
