@@ -76,9 +76,9 @@ class Run(Callback):
             LOGGER.info(line)
         LOGGER.info("data: %s", self._data)
         LOGGER.info(
-            "%s: %s, %d steps of %d images (%d epochs), learning rate %.3g",
+            "%s: %s, %d steps of %d images in %d epoch%s, learning rate %.3g",
             self.options.method, self.options.backbone, plan.steps, self.options.batch_size,
-            plan.epochs, plan.lr,
+            plan.epochs, "" if plan.epochs == 1 else "s", plan.lr,
         )  # fmt: skip
         LOGGER.info("%s in %s", f"goes on at step {step}" if step else "files", self.folder)
         self._progress.start(step)
@@ -90,7 +90,11 @@ class Run(Callback):
         """What to do about a loss that is not finite."""
         assert self.folder is not None
         last = self.folder / CHECKPOINTS / LAST
-        kept = f"the last good checkpoint is {last}" if last.is_file() else "none was saved before"
+        kept = (
+            f"the last good checkpoint is {last}"
+            if last.is_file()
+            else "no checkpoint was saved before"
+        )
         return (
             f"{kept}. Likely causes: a learning rate that is too high (now {self.plan.lr:.3g}: "
             f"lower lr or base_lr, or raise warmup_steps), gradients without a limit (clip_grad), "
