@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import ctypes
 import importlib
+import importlib.metadata
 import json
 import os
 import platform
@@ -64,6 +65,14 @@ def _version_of(module: str) -> str | None:
         return f"does not import: {error}"
 
 
+def _installed(package: str) -> str | None:
+    """The version of a package that is installed, whether or not it imports."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
 def _versions() -> dict[str, Any]:
     return {
         "ssl_fast": __version__,
@@ -72,6 +81,9 @@ def _versions() -> dict[str, Any]:
         "torch_cuda": torch.version.cuda,
         "triton": _version_of("triton"),
         "numpy": _version_of("numpy"),
+        # Of the extra `train`; not imported, which takes seconds.
+        "timm": _installed("timm"),
+        "lightning": _installed("lightning"),
     }
 
 
