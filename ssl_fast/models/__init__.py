@@ -4,8 +4,9 @@ torch is enough for the import; only a backbone of another library needs that li
 """
 
 from ..nn import HOGGenerator
-from .backbones import MaskedViT, TimmBackbone
+from .backbones import TimmBackbone
 from .base import BaseSelfSupervisor
+from .masked import MaskedSwin, MaskedViT
 from .maskfeat import MaskFeat
 from .parts import LinearNeck, MIMHead, PixelReconstructionLoss
 from .preprocess import SelfSupDataPreprocessor, TwoNormDataPreprocessor
@@ -19,6 +20,7 @@ __all__ = [
     "LinearNeck",
     "MIMHead",
     "MaskFeat",
+    "MaskedSwin",
     "MaskedViT",
     "PixelReconstructionLoss",
     "SelfSupDataPreprocessor",

@@ -1,11 +1,10 @@
-"""Backbones: timm's models, with the depth of each parameter and with masked input."""
+"""Backbones: timm's models, with the depth of each parameter."""
 
 from __future__ import annotations
 
 import re
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from .._compat import import_timm
@@ -115,90 +114,3 @@ class TimmBackbone(nn.Module):
     def get_layer_depth(self, param_name: str, prefix: str = "") -> tuple[int, int]:
         """Depth of the parameter `param_name`, which begins with `prefix`; see `layer_depth`."""
         return layer_depth(self.model, param_name.removeprefix(prefix).removeprefix("model."))
-
-
-@MODELS.register
-class MaskedViT(TimmBackbone):
-    """A vision transformer of timm whose input can be masked (BEiT, MaskFeat, SimMIM).
-
-    The embeddings of masked patches are replaced by one learnt token, before positions are added;
-    class token, register tokens and positions are the model's own.
-
-    Args:
-        name: of a ViT in timm, such as "vit_small_patch16_224".
-        image_size, patch_size: side in pixels; None for the model's own.
-        options: of `timm.create_model`, such as `depth` or `drop_path_rate`.
-
-    Attributes:
-        grid: rows and columns of patches.
-        patch_size: side of a patch in pixels.
-        num_prefix_tokens: tokens before those of the patches (class token, registers).
-
-    Raises:
-        ValueError: if the model is not one that turns an image into one sequence of tokens.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        image_size: int | None = None,
-        patch_size: int | None = None,
-        **options: Any,
-    ) -> None:
-        sizes = {"img_size": image_size, "patch_size": patch_size}
-        options = {**{key: size for key, size in sizes.items() if size is not None}, **options}
-        super().__init__(name, **options)
-        embed: Any = getattr(self.model, "patch_embed", None)
-        if not hasattr(self.model, "num_prefix_tokens") or not hasattr(embed, "grid_size"):
-            raise ValueError(
-                f"{name!r} is no vision transformer with one sequence of tokens; take one of the "
-                f"vit_*, deit*, beit* or eva* models of timm"
-            )
-        self.grid: tuple[int, int] = tuple(embed.grid_size)
-        self.patch_size = int(embed.patch_size[0])
-        if any(side % self.patch_size for side in embed.img_size):
-            raise ValueError(
-                f"image_size is {image_size}; expected a multiple of patch_size ({self.patch_size})"
-            )
-        self.num_prefix_tokens = int(self.model.num_prefix_tokens)
-        self.mask_token = nn.Parameter(torch.zeros(self.model.embed_dim))
-        nn.init.trunc_normal_(self.mask_token, std=0.02)
-        self._mask: Tensor | None = None
-        # After the patch embedding and before positions: the same place in every ViT of timm.
-        embed.register_forward_hook(self._replace_masked)
-
-    def forward(self, images: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Tokens of images, those of masked patches made from the mask token.
-
-        Args:
-            images: [N, C, H, W], normalised.
-            mask: [N, h, w] or [N, L], nonzero where masked; None or False masks nothing.
-
-        Returns:
-            [N, num_prefix_tokens + L, D].
-
-        Raises:
-            ValueError: for a mask of another shape.
-        """
-        if mask is None or mask is False:
-            return super().forward(images)
-        rows, columns = self.grid
-        if tuple(mask.shape[1:]) not in ((rows, columns), (rows * columns,)):
-            expected = f"(N, {rows}, {columns}) or (N, {rows * columns})"
-            raise ValueError(f"mask has shape {tuple(mask.shape)}; expected {expected}")
-        self._mask = mask.reshape(len(mask), rows * columns).bool()
-        try:
-            return super().forward(images)
-        finally:
-            self._mask = None
-
-    def _replace_masked(self, module: nn.Module, args: Any, embedded: Tensor) -> Tensor:
-        """[N, L, D] (or [N, h, w, D]) with the mask token where the mask is set."""
-        if self._mask is None:
-            return embedded
-        mask = self._mask.view(*embedded.shape[:-1], 1)
-        return torch.where(mask, self.mask_token.to(embedded.dtype), embedded)
-
-    def pooled(self, images: Tensor) -> Tensor:
-        """Mean over the patches' tokens, [N, D]: what a probe of the features looks at."""
-        return self(images)[:, self.num_prefix_tokens :].mean(dim=1)

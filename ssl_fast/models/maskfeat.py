@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from .base import BaseSelfSupervisor
+from .masked import MaskedViT
 from .registry import MODELS
 
 # The paper's numbers on a grid of 14 x 14: 40 % masked, blocks of at least 15 patches.
@@ -174,8 +175,6 @@ def maskfeat_config(
         mask_ratio, nbins: see `MaskFeat` and `HOGGenerator`.
         backbone_options: of `timm.create_model`.
     """
-    from .backbones import MaskedViT
-
     vit = MaskedViT(backbone, image_size, patch_size, **(backbone_options or {}))
     pool = vit.patch_size // 2 if vit.patch_size % 2 == 0 else vit.patch_size
     cells = vit.patch_size // pool

@@ -150,7 +150,7 @@ class Log(Callback):
             unreadable = [None] * trainer.world_size
             torch.distributed.all_gather_object(unreadable, self._unreadable)
         if trainer.is_global_zero and (count := len(set().union(*unreadable))):
-            LOGGER.warning("%d unreadable files were skipped; train.log names them", count)
+            LOGGER.warning("unreadable files skipped: %d; train.log names them", count)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if self._writer is not None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from ssl_fast._compat import import_timm
-from ssl_fast.models import MODELS, MaskedViT, TimmBackbone
+from ssl_fast.models import MODELS, MaskedSwin, MaskedViT, TimmBackbone
 from ssl_fast.models.backbones import layer_depth
 
 timm = import_timm()
@@ -193,3 +193,19 @@ def test_unknown_names_and_options():
 def test_any_model_gives_features_by_config():
     backbone = MODELS.build({"type": "TimmBackbone", "name": "resnet10t"})
     assert backbone(torch.randn(1, 3, 64, 64)).shape == (1, backbone.num_features, 2, 2)
+
+
+def test_swin_with_masked_input():
+    options = dict(depths=(1, 1), num_heads=(1, 2), embed_dim=12, window_size=4, drop_path_rate=0.0)
+    backbone = MaskedSwin("swin_tiny_patch4_window7_224", 32, **options)
+    assert (backbone.grid, backbone.patch_size, backbone.stride) == ((8, 8), 4, 8)
+    mask = torch.zeros(2, 8, 8, dtype=torch.bool)
+    mask[:, 2:4] = True
+    other = images().clone()
+    other[..., 8:16, :] = 0
+    assert torch.equal(backbone(images(), mask), backbone(other, mask))
+    assert not torch.equal(backbone(images()), backbone(images(), mask))
+    assert backbone.patches(backbone(images(), mask)).shape == (2, 16, 24)
+    assert backbone.pooled(images()).shape == (2, 24)
+    with pytest.raises(ValueError, match="'resnet18' is no Swin transformer; take one of timm's"):
+        MaskedSwin("resnet18")

@@ -176,7 +176,7 @@ def test_a_folder_without_labels(tmp_path):
     assert result.before is None
     text = (result.folder / "train.log").read_text()
     assert text.count("skipped, unreadable: broken.jpg") == 1
-    assert "1 unreadable file" in text
+    assert "unreadable files skipped: 1;" in text
     assert (result.folder / "checkpoints" / "best.ckpt").is_file()
 
 
