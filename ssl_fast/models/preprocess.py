@@ -116,7 +116,32 @@ class SelfSupDataPreprocessor(nn.Module):
                 channels.
         """
         self._check(images, view)
-        names, channels = self._names(view), images.shape[1]
+        names = self._names(view)
+        self._check_channels(names, images.shape[1])
+        if [self._statistics[name] for name in names] == [(0.0,), (1.0,)]:
+            return images.float()
+        mean, std = (getattr(self, name) for name in names)
+        # A difference from float32 is float32 for all narrower types, in one pass.
+        images = images.float() if images.dtype == torch.float64 else images
+        return (images - mean).div_(std)
+
+    def statistics(self, images: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """The mean and std that images still need, for ops that apply them: [C] float32 each.
+
+        Args:
+            images: [N, C, H, W], a first view from this preprocessor; uint8 ones were kept, floats
+                are normalised and need none.
+
+        Raises:
+            ValueError: if mean or std have another number of channels.
+        """
+        if images.dtype != torch.uint8:
+            return None, None
+        channels = images.shape[1]
+        self._check_channels(("mean", "std"), channels)
+        return self.mean.flatten().expand(channels), self.std.flatten().expand(channels)
+
+    def _check_channels(self, names: tuple[str, str], channels: int) -> None:
         for name in names:
             count = len(self._statistics[name])
             if count not in (1, channels):
@@ -124,12 +149,6 @@ class SelfSupDataPreprocessor(nn.Module):
                     f"{name} has {count} values and images have {channels} channels; expected 1 or "
                     f"{channels} values"
                 )
-        if [self._statistics[name] for name in names] == [(0.0,), (1.0,)]:
-            return images.float()
-        mean, std = (getattr(self, name) for name in names)
-        # A difference from float32 is float32 for all narrower types, in one pass.
-        images = images.float() if images.dtype == torch.float64 else images
-        return (images - mean).div_(std)
 
     def cast_data(self, data: Any) -> Any:
         """The tensors in dicts, lists and tuples, and what else has `.to`, on the device."""

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from .data import (
+    Augmentation,
     EpochSampler,
     EvaluationDataset,
     PretrainDataset,
@@ -21,6 +22,7 @@ from .data import (
     open_source,
     split,
 )
+from .methods import METHODS
 from .options import PretrainOptions
 
 PICTURES = 6  # images in a panel
@@ -62,6 +64,7 @@ class Feed:
     ) -> Iterable[dict[str, Any]]:
         """Batches for one process, from a step on; see `PretrainDataset` and `EpochSampler`."""
         options, augmentation = self.options, self.source.default_augmentation
+        augmentation = augmentation or Augmentation(METHODS[options.method].crop_scale)
         augmentation = dataclasses.replace(
             augmentation,
             scale=options.crop_scale or augmentation.scale,

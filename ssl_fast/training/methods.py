@@ -24,6 +24,7 @@ class Method:
         config: (backbone, image_size, patch_size, **options) -> the model's config dict.
         base_lr: learning rate for 256 images.
         weight_decay, betas, clip_grad: of AdamW; clip_grad 0 for no limit.
+        crop_scale: least and largest area of a random crop, as shares of the image.
         panel: (model, images [N, 3, H, W] uint8, data_samples) -> titles and pictures.
     """
 
@@ -32,6 +33,7 @@ class Method:
     weight_decay: float
     betas: tuple[float, float]
     clip_grad: float
+    crop_scale: tuple[float, float]
     panel: Callable[[Any, Tensor, dict[str, Tensor]], Columns]
 
 
@@ -62,6 +64,7 @@ METHODS = {
         weight_decay=0.05,
         betas=(0.9, 0.999),
         clip_grad=0.02,
+        crop_scale=(0.5, 1.0),
         panel=_maskfeat_panel,
     ),
 }

@@ -28,13 +28,13 @@ class Source(ABC):
         labels: [N] int64, index in `classes`; None where there are none.
         classes: names of the classes, sorted; empty without labels.
         description: one line: how many images, how many classes, where.
-        default_augmentation: what suits these images.
+        default_augmentation: what suits these images; None for that of the method.
     """
 
     labels: np.ndarray | None
     classes: list[str]
     description: str
-    default_augmentation: Augmentation
+    default_augmentation: Augmentation | None
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -75,7 +75,7 @@ class FolderSource(Source):
         self.root = index.root
         self.paths = index.paths
         self.labels, self.classes = class_folders(index.paths)
-        self.default_augmentation = Augmentation()
+        self.default_augmentation = None
         self.description = (
             f"{_count(len(self), 'image')} {_in_classes(self.classes)} in {printable(self.root)}"
         )

@@ -44,7 +44,11 @@ def folder(tmp_path: Path) -> Path:
 
 def views(folder: Path | str, **options: Any) -> PretrainDataset:
     source = open_source(folder)
-    arguments = {"image_size": SIZE, "augmentation": source.default_augmentation, "seed": 5}
+    arguments = {
+        "image_size": SIZE,
+        "augmentation": source.default_augmentation or Augmentation(),
+        "seed": 5,
+    }
     indices = options.pop("indices", np.arange(len(source)))
     return PretrainDataset(source, indices, **{**arguments, **options})
 
