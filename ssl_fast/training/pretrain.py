@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
+from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from rich.console import Console
 
 from .._compat.allocator import keep_freed_memory
@@ -107,7 +108,7 @@ def _train(run: Run, feed: Feed, checkpoint: Path | None) -> PretrainResult:
     evaluation = Evaluation(planned, log, checkpoints, feed)
     run.attach(console, progress, log, checkpoints)
     trainer = _trainer(options, planned, [run, stop, log, evaluation, checkpoints])
-    _check_batch(options, trainer)
+    _check(options, trainer)
     if trainer.strategy.root_device.type == "cpu":
         keep_freed_memory()
         _share_threads(trainer)
@@ -228,7 +229,11 @@ def _as_value_error() -> Iterator[None]:
         raise ValueError(str(error)) from error
 
 
-def _check_batch(options: PretrainOptions, trainer: Trainer) -> None:
+def _check(options: PretrainOptions, trainer: Trainer) -> None:
+    """Raises unless the trainer's processes can do this run."""
+    if isinstance(trainer.strategy.launcher, _MultiProcessingLauncher):
+        # Its processes are copies of this one, which would not learn what became of the run.
+        raise ValueError(f"strategy is {options.strategy!r}, which forks or spawns; take 'ddp'")
     parts = trainer.world_size * options.accumulate
     if options.batch_size % parts:
         raise ValueError(

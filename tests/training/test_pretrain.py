@@ -204,6 +204,8 @@ def test_wrong_options(tmp_path):
         pretrain(tmp_path / "run", batch_size=15, devices=2)
     with pytest.raises(ValueError, match="nonsense"):
         pretrain(tmp_path / "run", strategy="nonsense")
+    with pytest.raises(ValueError, match="strategy is 'ddp_spawn', which forks or spawns; take"):
+        pretrain(tmp_path / "run", strategy="ddp_spawn", devices=2)
     assert not (tmp_path / "run").exists()
 
 
