@@ -21,6 +21,7 @@ class Stream(enum.IntEnum):
 
     DERIVE_SEED = 0
     BLOCK_MASK = 1
+    RANDOM_MASK = 2
 
 
 def philox(counter: tuple[Any, ...], key: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -18,20 +18,31 @@ struct Philox {
   uint32_t word[4];
 };
 
-enum Stream : uint32_t { kBlockMaskStream = 1 };
+enum Stream : uint32_t { kBlockMaskStream = 1, kRandomMaskStream = 2 };
+
+constexpr int kPhiloxRounds = 10;
+
+SSL_HD void philox_round(uint32_t& a, uint32_t& b, uint32_t& c, uint32_t& d, uint32_t key_low,
+                         uint32_t key_high) {
+  const uint64_t left = uint64_t{0xD2511F53u} * a, right = uint64_t{0xCD9E8D57u} * c;
+  a = static_cast<uint32_t>(right >> 32) ^ b ^ key_low;
+  b = static_cast<uint32_t>(right);
+  c = static_cast<uint32_t>(left >> 32) ^ d ^ key_high;
+  d = static_cast<uint32_t>(left);
+}
+
+SSL_HD void philox_next_key(uint32_t& low, uint32_t& high) {
+  low += 0x9E3779B9u;
+  high += 0xBB67AE85u;
+}
 
 SSL_HD Philox philox4x32(Philox counter, uint32_t key_low, uint32_t key_high) {
-  uint32_t a = counter.word[0], b = counter.word[1], c = counter.word[2], d = counter.word[3];
-  for (int round = 0; round < 10; ++round) {
-    const uint64_t left = uint64_t{0xD2511F53u} * a, right = uint64_t{0xCD9E8D57u} * c;
-    a = static_cast<uint32_t>(right >> 32) ^ b ^ key_low;
-    b = static_cast<uint32_t>(right);
-    c = static_cast<uint32_t>(left >> 32) ^ d ^ key_high;
-    d = static_cast<uint32_t>(left);
-    key_low += 0x9E3779B9u;
-    key_high += 0xBB67AE85u;
+  uint32_t* w = counter.word;
+  for (int round = 0; round < kPhiloxRounds; ++round) {
+    philox_round(w[0], w[1], w[2], w[3], key_low, key_high);
+    philox_next_key(key_low, key_high);
   }
-  return {{a, b, c, d}};
+  return counter;
 }
 
 // Four random words for the `draw`-th decision on a sample.

@@ -7,8 +7,10 @@
 #include <array>
 #include <stdexcept>
 #include <string>
+#include <vector>
 
 #include "masks/block_mask.h"
+#include "masks/random_mask.h"
 
 namespace py = pybind11;
 
@@ -56,6 +58,53 @@ py::array_t<bool> block_mask(int64_t seed, const py::array_t<int64_t>& sample_id
   return out;
 }
 
+// Arrays of the results, and the work on them.
+py::tuple run_random_mask(ssl_fast::masks::RandomMaskParams& p) {
+  using namespace ssl_fast::masks;
+  const py::ssize_t count = p.count, length = p.length, kept = p.kept;
+  py::array_t<int64_t> ids_keep({count, kept}), ids_restore({count, length});
+  py::array_t<float> mask({count, length});
+  p.ids_keep = ids_keep.mutable_data();
+  p.ids_restore = ids_restore.mutable_data();
+  p.mask = mask.mutable_data();
+  {
+    const py::gil_scoped_release without_lock;
+    std::vector<uint64_t> scratch(random_mask_scratch(p.length));
+    random_mask_cpu(p, 0, p.count, scratch.data());
+  }
+  return py::make_tuple(ids_keep, ids_restore, mask);
+}
+
+py::tuple random_mask(int64_t seed, const py::array_t<int64_t>& sample_ids, int64_t length,
+                      int64_t num_kept) {
+  using namespace ssl_fast::masks;
+  if (const char* why_not = refusal(length, num_kept)) throw std::invalid_argument(why_not);
+  if (sample_ids.ndim() != 1) throw std::invalid_argument("random_mask: sample_ids must be [N]");
+  RandomMaskParams p{};
+  p.seed = &seed;
+  p.sample_ids = sample_ids.data();
+  p.id_stride = sample_ids.strides(0) / static_cast<int64_t>(sizeof(int64_t));
+  p.count = sample_ids.shape(0);
+  p.length = static_cast<int>(length);
+  p.kept = static_cast<int>(num_kept);
+  return run_random_mask(p);
+}
+
+template <typename T>
+py::tuple random_mask_from_noise(const py::array_t<T, py::array::c_style>& noise,
+                                 int64_t num_kept) {
+  using namespace ssl_fast::masks;
+  if (noise.ndim() != 2) throw std::invalid_argument("random_mask: noise must be [N, L]");
+  if (const char* why_not = refusal(noise.shape(1), num_kept)) throw std::invalid_argument(why_not);
+  RandomMaskParams p{};
+  p.noise = noise.data();
+  p.dtype = sizeof(T) == 8 ? ssl_fast::DType::kFloat64 : ssl_fast::DType::kFloat32;
+  p.count = noise.shape(0);
+  p.length = static_cast<int>(noise.shape(1));
+  p.kept = static_cast<int>(num_kept);
+  return run_random_mask(p);
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_host, module) {
@@ -65,4 +114,9 @@ PYBIND11_MODULE(_host, module) {
              "torch whose headers were used, and the CPU instruction sets compiled.");
   module.def("philox", &philox, "Philox4x32-10 of a counter (four words) and a key (two).");
   module.def("block_mask", &block_mask, "See ssl_fast.host.block_mask.");
+  module.def("random_mask", &random_mask, "See ssl_fast.host.random_mask.");
+  module.def("random_mask_from_noise", &random_mask_from_noise<float>,
+             "See ssl_fast.host.random_mask.");
+  module.def("random_mask_from_noise", &random_mask_from_noise<double>,
+             "See ssl_fast.host.random_mask.");
 }

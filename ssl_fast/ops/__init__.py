@@ -1,7 +1,7 @@
 """The operators: functions of tensors, served by whichever backend is best on their device."""
 
 from .hog import hog, hog_tokens
-from .masks import block_mask
+from .masks import block_mask, random_mask
 from .tokens import embed_visible_patches, gather_tokens, restore_tokens
 
 __all__ = [
@@ -10,5 +10,6 @@ __all__ = [
     "gather_tokens",
     "hog",
     "hog_tokens",
+    "random_mask",
     "restore_tokens",
 ]

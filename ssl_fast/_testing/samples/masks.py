@@ -1,4 +1,4 @@
-"""Samples of `block_mask`."""
+"""Samples of the mask samplers."""
 
 from __future__ import annotations
 
@@ -44,3 +44,53 @@ def block_mask(dtype: torch.dtype) -> Iterator[Sample]:
     yield sample("filled by cells: mmpretrain's border", (3, 4), 10, compat="mmpretrain")
     yield sample("nothing masked", (5, 5), 0)
     yield sample("all masked", (4, 6), 24)
+
+
+@samples_of("random_mask", (torch.int64,))
+def random_mask(dtype: torch.dtype) -> Iterator[Sample]:
+    """The same calls whatever the dtype: all inputs are int64."""
+
+    def sample(
+        name: str, length: int, kept: int, ids: Tensor | None = None, seed: int = 7
+    ) -> Sample:
+        ids = torch.arange(3) if ids is None else ids
+        return Sample(name, (torch.tensor([seed]), ids, length, kept), exact=True)
+
+    large = torch.tensor([2**63 - 1, -1, 2**32, 5 - 2**63])
+    yield sample("mae", 196, 49)
+    yield sample("ids and seed of 64 bits", 30, 7, large, seed=-(2**63))
+    yield sample("ids with a stride", 50, 12, torch.arange(10)[1::3])
+    yield sample("ids with stride 0", 50, 12, torch.tensor([9]).expand(3))
+    yield sample("no ids", 196, 49, torch.arange(0))
+    yield sample("all kept", 65, 65)
+    yield sample("none kept", 64, 0)
+    yield sample("one token", 1, 1)
+    yield sample("one token, masked", 1, 0)
+    yield sample("several programs", 4100, 1025, torch.arange(2))
+
+
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+@samples_of("random_mask_from_noise", FLOATS)
+def random_mask_from_noise(dtype: torch.dtype) -> Iterator[Sample]:
+    def sample(name: str, noise: Tensor, kept: int) -> Sample:
+        return Sample(name, (noise, kept), exact=True)
+
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(2, 120, generator=generator, dtype=torch.float64).to(dtype)
+    coarse = (noise * 2).round() / 2  # ties, and zeros of both signs
+    extreme = noise.clone()
+    extreme[:, ::9] = torch.nan
+    extreme[:, 4::9] = -torch.nan
+    extreme[:, 1::9], extreme[:, 2::9] = torch.inf, -torch.inf
+    extreme[0, 3::9], extreme[1, 3::9] = torch.finfo(dtype).max, torch.finfo(dtype).tiny / 2
+    yield sample("normal", noise, 30)
+    yield sample("ties", coarse, 30)
+    yield sample("constant", torch.full((2, 70), 0.5, dtype=dtype), 30)
+    yield sample("nan and infinity", extreme, 70)
+    yield sample("transposed, every second row", noise.t()[:20:2], 1)
+    yield sample("one row for all", noise[:1].expand(3, 120)[:, :30], 20)
+    yield sample("empty batch", noise[:0], 50)
+    yield sample("one token", noise[:, :1], 1)
+    yield sample("several programs", noise[:1].repeat(1, 20) + 1, 1000)

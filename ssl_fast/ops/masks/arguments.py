@@ -71,6 +71,27 @@ def block_law(
     return BlockLaw(height, width, num_masked, min_block, max_block, low, high, compat is not None)
 
 
+def num_kept(length: int, mask_ratio: Any) -> int:
+    """Tokens that MAE keeps of `length`."""
+    check_ratio("mask_ratio", mask_ratio)
+    return int(length * (1 - mask_ratio))
+
+
+def check_length(length: Any) -> None:
+    """Raises unless `length` is a number of tokens that the samplers take."""
+    check_int("length", length, 1)
+    if length > MAX_CELLS:
+        raise ValueError(f"length is {length}; accepted are at most {MAX_CELLS}")
+
+
+def check_ratio(name: str, value: Any) -> None:
+    """Raises unless `value` is a share, 0 to 1."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name} is {value!r} ({type(value).__name__}); expected a float")
+    if not 0 <= float(value) <= 1:
+        raise ValueError(f"{name} is {value}; accepted are 0 to 1")
+
+
 def check_int(name: str, value: Any, least: int) -> None:
     """Raises unless `value` is an integer, `least` or more."""
     # torch's symbolic integers, of torch.export, are known by name: this module needs no torch.

@@ -17,6 +17,30 @@ MAX_FAILED_TRIES = 320  # in a row; then single cells fill the rest
 POWER_OF_TWO = (3638843, 13967333, 64794887, 186034393, 268435456)
 
 
+# ---- Random masks -------------------------------------------------------------------------------
+
+
+def random_mask(
+    seed: Tensor, sample_ids: Tensor, length: int, num_kept: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Seed [1] and sample ids [N] to ids_keep [N, K], ids_restore and mask [N, length]."""
+    draws = torch.arange((length + 3) // 4, device=seed.device)
+    words = draw_words(seed, sample_ids[:, None], draws, Stream.RANDOM_MASK)
+    keys = torch.stack(words, dim=2).flatten(1)[:, :length]
+    return random_mask_from_noise(keys, num_kept)
+
+
+def random_mask_from_noise(noise: Tensor, num_kept: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Keys [N, L] of any type to ids_keep [N, K], ids_restore and mask [N, L]."""
+    order = noise.argsort(dim=1, stable=True)
+    ranks = torch.arange(noise.shape[1], device=noise.device).expand_as(order)
+    ids_restore = torch.empty_like(order).scatter_(1, order, ranks)
+    return order[:, :num_kept].contiguous(), ids_restore, (ids_restore >= num_kept).float()
+
+
+# ---- Block masks --------------------------------------------------------------------------------
+
+
 def block_mask(
     seed: Tensor,
     sample_ids: Tensor,
