@@ -56,4 +56,34 @@ SSL_HD float to_float(Half value) {
       sign | detail::bits_from_float(detail::float_from_bits(rest) * 5.192296858534828e33f));
 }
 
+// Rounded to the nearest, ties to even, as torch rounds.
+template <typename T>
+SSL_HD T from_float(float value);
+template <>
+SSL_HD float from_float<float>(float value) {
+  return value;
+}
+template <>
+SSL_HD BFloat16 from_float<BFloat16>(float value) {
+  const uint32_t bits = detail::bits_from_float(value);
+  if ((bits & 0x7fffffffu) > 0x7f800000u) return {0x7fc0};  // NaN
+  return {static_cast<uint16_t>((bits + 0x7fffu + (bits >> 16 & 1)) >> 16)};
+}
+template <>
+SSL_HD Half from_float<Half>(float value) {
+  const uint32_t bits = detail::bits_from_float(value), magnitude = bits & 0x7fffffffu;
+  const uint32_t sign = bits >> 16 & 0x8000u;
+  uint32_t rest = 0;
+  if (magnitude > 0x7f800000u) {
+    rest = 0x7e00;                        // NaN
+  } else if (magnitude >= 0x477ff000u) {  // rounds to 2^16
+    rest = 0x7c00;                        // inf
+  } else if (magnitude >= 0x38800000u) {  // 2^-14, the least normal number
+    rest = (magnitude - 0x38000000u + 0xfffu + (magnitude >> 13 & 1)) >> 13;
+  } else {  // the addition rounds to multiples of 2^-24
+    rest = detail::bits_from_float(detail::float_from_bits(magnitude) + 0.5f) - 0x3f000000u;
+  }
+  return {static_cast<uint16_t>(sign | rest)};
+}
+
 }  // namespace ssl_fast

@@ -32,6 +32,17 @@ SSL_SIMD F32 load(const BFloat16* p) {
   return _mm512_castsi512_ps(_mm512_slli_epi32(wide, 16));
 }
 SSL_SIMD void store(float* p, F32 x) { _mm512_storeu_ps(p, x); }
+SSL_SIMD void store(Half* p, F32 x) {
+  _mm256_storeu_si256((__m256i*)p, _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT));
+}
+SSL_SIMD void store(BFloat16* p, F32 x) {  // as from_float
+  const __m512i bits = _mm512_castps_si512(x);
+  const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+  const __m512i sum = _mm512_add_epi32(_mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff)), odd);
+  const __m512i rounded = _mm512_mask_mov_epi32(sum, _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q),
+                                                _mm512_set1_epi32(0x7fc00000));
+  _mm256_storeu_si256((__m256i*)p, _mm512_cvtepi32_epi16(_mm512_srli_epi32(rounded, 16)));
+}
 SSL_SIMD F32 add(F32 a, F32 b) { return _mm512_add_ps(a, b); }
 SSL_SIMD F32 sub(F32 a, F32 b) { return _mm512_sub_ps(a, b); }
 SSL_SIMD F32 mul(F32 a, F32 b) { return _mm512_mul_ps(a, b); }
@@ -83,6 +94,19 @@ SSL_SIMD F32 load(const BFloat16* p) {
   return _mm256_castsi256_ps(_mm256_slli_epi32(wide, 16));
 }
 SSL_SIMD void store(float* p, F32 x) { _mm256_storeu_ps(p, x); }
+SSL_SIMD void store(Half* p, F32 x) {
+  _mm_storeu_si128((__m128i*)p, _mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT));
+}
+SSL_SIMD void store(BFloat16* p, F32 x) {  // as from_float
+  const __m256i bits = _mm256_castps_si256(x);
+  const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
+  const __m256i sum = _mm256_add_epi32(_mm256_add_epi32(bits, _mm256_set1_epi32(0x7fff)), odd);
+  const __m256i rounded = _mm256_blendv_epi8(
+      sum, _mm256_set1_epi32(0x7fc00000), _mm256_castps_si256(_mm256_cmp_ps(x, x, _CMP_UNORD_Q)));
+  const __m256i high = _mm256_srli_epi32(rounded, 16);
+  _mm_storeu_si128((__m128i*)p, _mm_packus_epi32(_mm256_castsi256_si128(high),
+                                                 _mm256_extracti128_si256(high, 1)));
+}
 SSL_SIMD F32 add(F32 a, F32 b) { return _mm256_add_ps(a, b); }
 SSL_SIMD F32 sub(F32 a, F32 b) { return _mm256_sub_ps(a, b); }
 SSL_SIMD F32 mul(F32 a, F32 b) { return _mm256_mul_ps(a, b); }
@@ -128,6 +152,10 @@ SSL_SIMD F32 load(const T* p) {
   return F32{to_float(p[0]), to_float(p[1]), to_float(p[2]), to_float(p[3])};
 }
 SSL_SIMD void store(float* p, F32 x) { __builtin_memcpy(p, &x, sizeof x); }
+template <typename T>
+SSL_SIMD void store(T* p, F32 x) {
+  for (int i = 0; i < kWidth; ++i) p[i] = from_float<T>(x[i]);
+}
 SSL_SIMD F32 add(F32 a, F32 b) { return a + b; }
 SSL_SIMD F32 sub(F32 a, F32 b) { return a - b; }
 SSL_SIMD F32 mul(F32 a, F32 b) { return a * b; }

@@ -31,6 +31,10 @@
   SSL_FAST_REGISTER_ALL                                                        \
   static void register_kernels(torch::stable::detail::StableLibrary& library)
 
+// The same for functions of CPU tensors alone, where Triton serves the GPU. A file that ends in it
+// stands within #ifndef SSL_FAST_EMULATED.
+#define SSL_FAST_CPU_KERNELS(library) STABLE_TORCH_LIBRARY_IMPL(ssl_fast, CPU, library)
+
 namespace ssl_fast {
 
 using torch::stable::Tensor;

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -41,11 +42,23 @@ def outputs_of(result: Any) -> tuple[Tensor, ...]:
 
 def check_against_truth(op: Op, sample: Sample) -> None:
     """The backend in force is as near the float64 reference as the reference is, and repeatable."""
+    _check_against_truth(op, sample, lambda run, call: outputs_of(run(*call.args)))
+
+
+def check_gradients_against_truth(op: Op, sample: Sample) -> None:
+    """The same of the gradients; the truth is what autograd makes of the reference's own steps."""
+    for cotangent in (random_cotangent, constant_cotangent):
+        _check_against_truth(op, sample, partial(gradients_of, cotangent))
+
+
+def _check_against_truth(
+    op: Op, sample: Sample, results_of: Callable[[Callable[..., Any], Sample], tuple[Tensor, ...]]
+) -> None:
     with poisoned_allocation():
-        results = outputs_of(op.overload(*sample.args))
-        again = outputs_of(op.overload(*sample.args))
-    references = outputs_of(op.reference(*sample.args))
-    truths = outputs_of(op.reference(*sample.widened().args))
+        results = results_of(op.overload, sample)
+        again = results_of(op.overload, sample)
+    references = results_of(op.reference, sample)
+    truths = results_of(op.reference, sample.widened())
     assert len(results) == len(references)
     for result, repeated, reference, truth in zip(results, again, references, truths, strict=True):
         assert torch.equal(result.nan_to_num(), repeated.nan_to_num()), "two runs differ"
@@ -53,6 +66,37 @@ def check_against_truth(op: Op, sample: Sample) -> None:
             assert torch.equal(result, reference), f"{op.name}, {sample.name}: decisions differ"
         else:
             assert_as_good(result, reference, truth, f"{op.name}, {sample.name}")
+
+
+def random_cotangent(output: Tensor) -> Tensor:
+    """A gradient of normal numbers, the same whatever the type: all types hold them."""
+    generator = torch.Generator().manual_seed(output.numel())
+    values = torch.randn(output.shape, generator=generator).bfloat16()
+    return values.to(output.device, output.dtype)
+
+
+def constant_cotangent(output: Tensor) -> Tensor:
+    """What `output.sum()` sends back: one number, all strides 0."""
+    return torch.full((), 0.75, dtype=output.dtype, device=output.device).expand(output.shape)
+
+
+def gradients_of(
+    cotangent: Callable[[Tensor], Tensor], function: Callable[..., Any], sample: Sample
+) -> tuple[Tensor, ...]:
+    """Gradients with respect to the sample's leaves, zero where an output does not depend on one.
+
+    Args:
+        cotangent: an output to the gradient that comes in from it.
+        function: the op, its reference, or what else takes the sample's arguments.
+    """
+    call, leaves = sample.leaves()
+    outputs = [out for out in outputs_of(function(*call.args)) if out.requires_grad]
+    if not outputs:
+        return ()
+    gradients = torch.autograd.grad(
+        outputs, leaves, [cotangent(out) for out in outputs], materialize_grads=True
+    )
+    return tuple(gradients)
 
 
 def check_strides(op: Op, sample: Sample) -> None:
@@ -67,18 +111,17 @@ def check_strides(op: Op, sample: Sample) -> None:
 
 def check_registration(op: Op, sample: Sample) -> None:
     """`torch.library.opcheck`: schema, fake, autograd registration, AOT dispatch."""
-    torch.library.opcheck(op.overload, sample.args)
+    call = sample.leaves()[0] if op.differentiable else sample
+    torch.library.opcheck(op.overload, call.args)
 
 
 def check_gradients(op: Op, sample: Sample) -> None:
     """Differentiable: `gradcheck` in float64. Otherwise no output may ask for a gradient."""
-    args = sample.map(
-        lambda tensor: tensor.detach().clone().requires_grad_(tensor.is_floating_point())
-    ).args
+    call, _ = sample.map(torch.Tensor.clone).leaves()
     if op.differentiable:
-        assert torch.autograd.gradcheck(op.overload, args)
+        assert torch.autograd.gradcheck(op.overload, call.args)
         return
-    for result in outputs_of(op.overload(*args)):
+    for result in outputs_of(op.overload(*call.args)):
         assert not result.requires_grad, f"{op.name} has no gradient but claims one"
 
 
@@ -94,7 +137,7 @@ def check_autocast(op: Op, sample: Sample) -> None:
 
 
 def check_compile(op: Op, sample: Sample, compiler: str) -> None:
-    """The op stands in one graph of `torch.compile`, with the eager result."""
+    """The op stands in one graph of `torch.compile`, with the eager result and gradients."""
     torch.compiler.reset()
 
     def doubled(*args: Any) -> tuple[Tensor, ...]:
@@ -102,6 +145,13 @@ def check_compile(op: Op, sample: Sample, compiler: str) -> None:
 
     compiled = torch.compile(doubled, fullgraph=True, backend=compiler)
     for result, expected in zip(compiled(*sample.args), doubled(*sample.args), strict=True):
+        assert torch.equal(result.nan_to_num(), expected.nan_to_num())
+    if not op.differentiable:
+        return
+    compiled_gradients, expected_gradients = (
+        gradients_of(random_cotangent, function, sample) for function in (compiled, doubled)
+    )
+    for result, expected in zip(compiled_gradients, expected_gradients, strict=True):
         assert torch.equal(result.nan_to_num(), expected.nan_to_num())
 
 

@@ -26,7 +26,7 @@ def main(seeds: int) -> None:
     count = 0
     for name, samples in SAMPLES.items():
         if backends.reason(OPS[name], "emulated", "cpu"):
-            continue  # an op without a CUDA C++ kernel
+            continue  # no CUDA kernel
         for dtype in (samples.dtypes[0], torch.float32):
             for sample in samples.make(dtype):
                 for seed in range(seeds):

@@ -2,5 +2,14 @@
 
 from .hog import hog, hog_tokens
 from .masks import block_mask, random_mask
+from .tokens import embed_visible_patches, gather_tokens, restore_tokens
 
-__all__ = ["block_mask", "hog", "hog_tokens", "random_mask"]
+__all__ = [
+    "block_mask",
+    "embed_visible_patches",
+    "gather_tokens",
+    "hog",
+    "hog_tokens",
+    "random_mask",
+    "restore_tokens",
+]

@@ -24,14 +24,18 @@ CALLS = [
 ]
 # For what does not depend on the input's type: float32, or int64 where an op takes only that.
 FLOAT_CALLS = [call for call in CALLS if call.values[1] in (torch.float32, torch.int64)]
+GRADIENT_CALLS = [
+    call for call in CALLS if OPS[call.values[0]].differentiable and call.values[1] != torch.uint8
+]
 
 
 @contextmanager
 def serving(name: str, op: str, device: str = "cpu") -> Iterator[None]:
     """Forces "backend" or "compiled-<instruction set>", or skips where it cannot serve."""
     chosen, _, instruction_set = name.partition("-")
-    if reason := backends.reason(OPS[op], chosen, device):
-        pytest.skip(reason)
+    for part in (op, f"{op}_backward"):
+        if part in OPS and (reason := backends.reason(OPS[part], chosen, device)):
+            pytest.skip(reason)
     before = native.instruction_set()
     if instruction_set:
         try:
@@ -59,12 +63,29 @@ def test_truth(op: str, dtype: torch.dtype, sample: Sample, name: str) -> None:
         checks.check_against_truth(OPS[op], sample)
 
 
+@pytest.mark.parametrize("name", [*CPU_BACKENDS, "triton"])
+@pytest.mark.parametrize(("op", "dtype", "sample"), GRADIENT_CALLS)
+def test_true_gradients(op: str, dtype: torch.dtype, sample: Sample, name: str) -> None:
+    if name == "triton" and torch.cuda.is_available():
+        pytest.skip("Triton has a GPU here: see test_true_gradients_on_gpu")
+    with serving(name, op):
+        checks.check_gradients_against_truth(OPS[op], sample)
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("name", ["reference", "compiled", "triton"])
 @pytest.mark.parametrize(("op", "dtype", "sample"), CALLS)
 def test_truth_on_gpu(op: str, dtype: torch.dtype, sample: Sample, name: str) -> None:
     with serving(name, op, "cuda"):
         checks.check_against_truth(OPS[op], sample.to("cuda"))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", ["reference", "compiled", "triton"])
+@pytest.mark.parametrize(("op", "dtype", "sample"), GRADIENT_CALLS)
+def test_true_gradients_on_gpu(op: str, dtype: torch.dtype, sample: Sample, name: str) -> None:
+    with serving(name, op, "cuda"):
+        checks.check_gradients_against_truth(OPS[op], sample.to("cuda"))
 
 
 @pytest.mark.gpu

@@ -27,9 +27,13 @@ def toy() -> Iterator[Callable[..., Op]]:
     """Registers an op `toy` with a CPU kernel that the test gives, and forgets it again."""
     made: list[torch.library.Library] = []
 
-    def make(kernel: Callable[..., Tensor], slope: float | None = None) -> Op:
+    def make(
+        kernel: Callable[..., Tensor],
+        slope: float | None = None,
+        backward: Callable[..., Tensor] | None = None,
+    ) -> Op:
         name = f"toy{len(OPS)}_{id(kernel)}"
-        options: dict[str, Any] = {}
+        options: dict[str, Any] = {"backward": backward}
         if slope is not None:
             options["backward"] = lambda ctx, grad: grad * slope
         register(
@@ -52,6 +56,9 @@ def test_a_right_kernel_passes(toy: Callable[..., Op]) -> None:
     checks.check_gradients(op, SAMPLE)
     checks.check_autocast(op, SAMPLE)
     checks.check_compile(op, SAMPLE, "aot_eager")
+    differentiable = toy(lambda x: x * 2, slope=2.0)
+    checks.check_registration(differentiable, SAMPLE)
+    checks.check_compile(differentiable, SAMPLE, "aot_eager")
 
 
 def test_a_wrong_value_fails(toy: Callable[..., Op]) -> None:
@@ -93,6 +100,34 @@ def test_gradients_are_checked(toy: Callable[..., Op]) -> None:
         checks.check_gradients(toy(lambda x: x + x, slope=3.0), sample)
 
 
+def test_true_gradients_are_checked(toy: Callable[..., Op]) -> None:
+    checks.check_gradients_against_truth(toy(lambda x: x * 2, slope=2.0), SAMPLE)
+    with pytest.raises(AssertionError, match="maximum error"):
+        checks.check_gradients_against_truth(toy(lambda x: x + x, slope=2.00001), SAMPLE)
+
+
+def test_ignored_strides_of_a_gradient_fail(toy: Callable[..., Op]) -> None:
+    def ignores_strides(grad: Tensor) -> Tensor:
+        out = torch.zeros_like(grad, memory_format=torch.contiguous_format)
+        held = grad.untyped_storage().nbytes() // grad.element_size()
+        out.view(-1)[:held] = grad.as_strided((held,), (1,)) * SCALE
+        return out
+
+    op = toy(lambda x: x * 2, backward=lambda ctx, grad: ignores_strides(grad))
+    checks.check_gradients(op, SAMPLE.widened())
+    with pytest.raises(AssertionError, match="maximum error"):
+        checks.check_gradients_against_truth(op, SAMPLE)
+
+
+def test_constants_get_no_gradient() -> None:
+    x = SAMPLE.args[0]
+    call, leaves = Sample("toy", (x, torch.arange(3), 1.5, x), constants=(3,)).leaves()
+    assert [arg.requires_grad for arg in call.args if isinstance(arg, Tensor)] == [1, 0, 0]
+    assert len(leaves) == 1
+    assert leaves[0] is call.args[0]
+    assert not x.requires_grad
+
+
 def test_decisions_are_compared_bit_for_bit(toy: Callable[..., Op]) -> None:
     exact = Sample("toy", SAMPLE.args, exact=True)
     with pytest.raises(AssertionError, match="decisions differ"):
@@ -117,3 +152,4 @@ def test_samples_keep_their_strides() -> None:
     moved = SAMPLE.to("meta")
     assert moved.args[0].stride() == SAMPLE.args[0].stride()
     assert SAMPLE.widened().args[0].dtype == torch.float64
+    assert Sample("toy", (torch.bfloat16, 1)).widened().args == (torch.float64, 1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -17,11 +17,13 @@ class Sample:
     Attributes:
         args: positional arguments of the op's schema.
         exact: the outputs are decisions (masks, indices): compared bit for bit.
+        constants: positions of floating-point arguments that get no gradient.
     """
 
     name: str
     args: tuple[Any, ...]
     exact: bool = False
+    constants: tuple[int, ...] = ()
 
     def to(self, device: str) -> Sample:
         """The same call on another device, strides kept."""
@@ -30,12 +32,28 @@ class Sample:
     def widened(self) -> Sample:
         """The same call in float64: what the truth is computed from."""
         wide = (torch.uint8, torch.float16, torch.bfloat16, torch.float32)
-        return self.map(lambda tensor: tensor.double() if tensor.dtype in wide else tensor)
+
+        def widen(arg: Any) -> Any:
+            if isinstance(arg, torch.dtype):
+                return torch.float64 if arg in wide else arg
+            return arg.double() if isinstance(arg, Tensor) and arg.dtype in wide else arg
+
+        return replace(self, args=tuple(map(widen, self.args)))
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Sample:
         """The same call with every tensor replaced."""
         args = tuple(function(arg) if isinstance(arg, Tensor) else arg for arg in self.args)
-        return Sample(self.name, args, self.exact)
+        return replace(self, args=args)
+
+    def leaves(self) -> tuple[Sample, list[Tensor]]:
+        """The same call on leaves of a graph, and those of them that ask for a gradient."""
+        leaves = {
+            i: arg.detach().requires_grad_()
+            for i, arg in enumerate(self.args)
+            if isinstance(arg, Tensor) and arg.is_floating_point() and i not in self.constants
+        }
+        args = tuple(leaves.get(i, arg) for i, arg in enumerate(self.args))
+        return replace(self, args=args), list(leaves.values())
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,64 @@
+"""The Triton kernels of the token ops through the real compiler, for a GPU that is not here.
+
+In a process of its own: there Triton must not be in its interpreter's mode.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+
+import pytest
+
+SCRIPT = """
+import sys
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from ssl_fast.ops.tokens import triton_kernels as kernels
+
+tl = kernels.tl
+for name, pointers, constants in eval(sys.argv[1], {"tl": tl}):
+    kernel = getattr(kernels, name)
+    names = kernel.arg_names
+    signature = {n: "constexpr" if n in constants else pointers.get(n, "i32") for n in names}
+    source = ASTSource(
+        fn=kernel, signature=signature,
+        constexprs={(names.index(n),): v for n, v in constants.items()},
+    )
+    compiled = triton.compile(source, target=GPUTarget("cuda", 90, 32))
+    assert len(compiled.asm["cubin"]) > 1000, name
+    print(name)
+"""
+ROWS = "dict(ROWS=2, COLUMNS=1024"
+CASES = f"""[
+    ("_gather_kernel", dict(x="*bf16", ids="*i64", out="*bf16"), {ROWS})),
+    ("_sum_kernel", dict(grad="*fp32", ids="*i64", out="*bf16"),
+     dict(COMPUTE=tl.float32, IDS=64, COLUMNS=1024)),
+    ("_sum_kernel", dict(grad="*fp64", ids="*i64", out="*fp64"),
+     dict(COMPUTE=tl.float64, IDS=1024, COLUMNS=128)),
+    ("_restore_kernel", dict(x="*bf16", ids="*i64", mask_token="*fp32", pos="*fp32", out="*fp32"),
+     {ROWS}, COMPUTE=tl.float32, POSITIONS=True)),
+    ("_restore_kernel", dict(x="*fp16", ids="*i64", mask_token="*fp16", pos="*fp16", out="*fp16"),
+     {ROWS}, COMPUTE=tl.float32, POSITIONS=False)),
+    ("_parameters_kernel", dict(grad="*bf16", ids="*i64", pos="*bf16", partial="*fp32"),
+     dict(COMPUTE=tl.float32, POS=True, TOKEN=True, GROUP=32, COLUMNS=128)),
+    ("_positions_kernel", dict(tokens="*bf16", pos="*fp32", ids="*i64", out="*fp32"),
+     {ROWS}, COMPUTE=tl.float32)),
+    ("_patches_kernel", dict(images="*u8", ids="*i64", mean="*fp32", std="*fp32", out="*bf16"),
+     dict(COMPUTE=tl.float32, NORMALISED=True, PIXELS=1024)),
+    ("_patches_kernel", dict(images="*fp64", ids="*i64", mean="*fp64", std="*fp64", out="*fp64"),
+     dict(COMPUTE=tl.float64, NORMALISED=False, PIXELS=256)),
+]"""
+
+
+@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="pip install triton")
+def test_compile_for_hopper(tmp_path: object) -> None:
+    environment = {**os.environ, "TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(tmp_path)}
+    result = subprocess.run(
+        [sys.executable, "-c", SCRIPT, CASES], env=environment, capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert result.stdout.count("_kernel") == 9
