@@ -2,6 +2,7 @@
 
 from .hog import hog, hog_tokens
 from .masks import block_mask, random_mask
+from .reconstruction import masked_patch_loss
 from .tokens import embed_visible_patches, gather_tokens, restore_tokens
 
 __all__ = [
@@ -10,6 +11,7 @@ __all__ = [
     "gather_tokens",
     "hog",
     "hog_tokens",
+    "masked_patch_loss",
     "random_mask",
     "restore_tokens",
 ]
