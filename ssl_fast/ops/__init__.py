@@ -1,6 +1,24 @@
 """The operators: functions of tensors, served by whichever backend is best on their device."""
 
 from .hog import hog, hog_tokens
-from .masks import block_mask, random_mask
+from .masks import (
+    block_mask,
+    cube_mask,
+    ibot_mask,
+    multiblock_mask,
+    random_mask,
+    simmim_mask,
+    tube_mask,
+)
 
-__all__ = ["block_mask", "hog", "hog_tokens", "random_mask"]
+__all__ = [
+    "block_mask",
+    "cube_mask",
+    "hog",
+    "hog_tokens",
+    "ibot_mask",
+    "multiblock_mask",
+    "random_mask",
+    "simmim_mask",
+    "tube_mask",
+]
