@@ -148,7 +148,9 @@ def simmim_mask(
         input_size, mask_patch_size, model_patch_size, mask_ratio
     )
     mask = _permuted(num_samples, side * side, side * side - num_masked, seed, sample_ids)
-    return mask.reshape(num_samples, side, side).repeat(scale, axis=1).repeat(scale, axis=2)
+    fine = np.empty((num_samples, side, scale, side, scale), dtype=np.bool_)
+    fine[:] = mask.reshape(num_samples, side, 1, side, 1)
+    return fine.reshape(num_samples, side * scale, side * scale)
 
 
 def tube_mask(
@@ -182,7 +184,9 @@ def tube_mask(
         mask = block_mask(
             num_samples, (height, width), num_masked, min_block, seed=seed, sample_ids=sample_ids
         )
-    return mask.reshape(num_samples, 1, height, width).repeat(frames, axis=1)
+    tubes = np.empty((num_samples, frames, height, width), dtype=np.bool_)
+    tubes[:] = mask.reshape(num_samples, 1, height, width)
+    return tubes
 
 
 def cube_mask(

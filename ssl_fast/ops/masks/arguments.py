@@ -245,8 +245,11 @@ def _check_blocks(
     check_aspect("max_aspect", max_aspect)
     if max_aspect < min_aspect:
         raise ValueError(f"aspects are {min_aspect} to {max_aspect}; expected min_aspect first")
-    low, high = (round(math.log2(aspect) * ASPECT_SCALE) for aspect in (min_aspect, max_aspect))
-    return min_block, max_block, low, high
+    return min_block, max_block, _fixed_log2(min_aspect), _fixed_log2(max_aspect)
+
+
+def _fixed_log2(aspect: float) -> int:
+    return round(math.log2(aspect) * ASPECT_SCALE)
 
 
 def _between(ends: tuple[float, float], share: float) -> float:
@@ -277,6 +280,8 @@ def check_length(length: Any) -> None:
 
 def check_ratio(name: str, value: Any) -> None:
     """Raises unless `value` is a share, 0 to 1."""
+    if type(value) is float and 0 <= value <= 1:
+        return
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name} is {value!r} ({type(value).__name__}); expected a float")
     if not 0 <= float(value) <= 1:
@@ -285,6 +290,8 @@ def check_ratio(name: str, value: Any) -> None:
 
 def check_int(name: str, value: Any, least: int) -> None:
     """Raises unless `value` is an integer, `least` or more."""
+    if type(value) is int and value >= least:
+        return  # at once: data loaders ask for each image
     # torch's symbolic integers, of torch.export, are known by name: this module needs no torch.
     integral = isinstance(value, numbers.Integral) or type(value).__name__ == "SymInt"
     if isinstance(value, bool) or not integral:
@@ -341,6 +348,8 @@ def check_compat(compat: Any, *accepted: str) -> None:
 
 def check_aspect(name: str, value: Any) -> None:
     """Raises unless `value` is a height / width that a block can have."""
+    if type(value) is float and 1 / MAX_ASPECT <= value <= MAX_ASPECT:
+        return
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name} is {value!r} ({type(value).__name__}); expected a float")
     if not 1 / MAX_ASPECT <= float(value) <= MAX_ASPECT:
