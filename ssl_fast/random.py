@@ -22,6 +22,10 @@ class Stream(enum.IntEnum):
     DERIVE_SEED = 0
     BLOCK_MASK = 1
     RANDOM_MASK = 2
+    IBOT_MASK = 3
+    CUBE_MASK = 4
+    MULTIBLOCK_MASK = 5
+    MULTIBLOCK_SIZES = 6
 
 
 def philox(counter: tuple[Any, ...], key: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -81,6 +85,11 @@ def derive_seed(seed: int, *keys: int) -> int:
         low, high, *_ = philox(counter, words_of(state))
         state = high << 32 | low
     return state & (2**63 - 1)
+
+
+def multiblock_words(seed: int) -> tuple[int, ...]:
+    """Three random words that make the sizes of I-JEPA's blocks: of the seed, not of a sample."""
+    return philox((0, 0, 0, Stream.MULTIBLOCK_SIZES), words_of(seed))[:3]
 
 
 def check_seed(seed: Any, name: str = "seed") -> int:

@@ -1,17 +1,30 @@
 """The operators: functions of tensors, served by whichever backend is best on their device."""
 
 from .hog import hog, hog_tokens
-from .masks import block_mask, random_mask
+from .masks import (
+    block_mask,
+    cube_mask,
+    ibot_mask,
+    multiblock_mask,
+    random_mask,
+    simmim_mask,
+    tube_mask,
+)
 from .reconstruction import masked_patch_loss
 from .tokens import embed_visible_patches, gather_tokens, restore_tokens
 
 __all__ = [
     "block_mask",
+    "cube_mask",
     "embed_visible_patches",
     "gather_tokens",
     "hog",
     "hog_tokens",
+    "ibot_mask",
     "masked_patch_loss",
+    "multiblock_mask",
     "random_mask",
     "restore_tokens",
+    "simmim_mask",
+    "tube_mask",
 ]

@@ -5,7 +5,6 @@ Source: He et al., "Masked Autoencoders Are Scalable Vision Learners" (2022).
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -15,6 +14,7 @@ from ..._dispatch import register
 from ...random import device_of, sample_id_tensor, seed_tensor
 from . import reference
 from .arguments import check_int, check_length, num_kept
+from .launchers import triton_launcher
 
 Triple = tuple[Tensor, Tensor, Tensor]
 
@@ -69,6 +69,11 @@ def permuted(seed: Tensor, sample_ids: Tensor, length: int, kept: int) -> Triple
     return _random_mask(seed, sample_ids, length, kept)
 
 
+def first_by_noise(noise: Tensor, count: int) -> Tensor:
+    """[N, count] int64: the tokens of the smallest noise [N, L], in its order."""
+    return _random_mask_from_noise(noise, count)[0]
+
+
 def _check_noise(
     noise: Tensor, shape: tuple[int, int], device: torch.device, seed: Any, sample_ids: Any
 ) -> None:
@@ -99,25 +104,16 @@ def _fake_from_noise(noise: Tensor, kept: int) -> Triple:
     return _fakes(noise, noise.shape[0], noise.shape[1], kept)
 
 
-def _triton(name: str) -> Callable[[], Callable[..., Any]]:
-    def load() -> Callable[..., Any]:
-        from . import triton_kernels
-
-        return getattr(triton_kernels, name)
-
-    return load
-
-
 _random_mask = register(
     "random_mask(Tensor seed, Tensor sample_ids, SymInt length, SymInt num_kept)"
     " -> (Tensor, Tensor, Tensor)",
     reference=reference.random_mask,
     fake=_fake,
-    triton=_triton("random_mask"),
+    triton=triton_launcher("random_mask"),
 )
 _random_mask_from_noise = register(
     "random_mask_from_noise(Tensor noise, SymInt num_kept) -> (Tensor, Tensor, Tensor)",
     reference=reference.random_mask_from_noise,
     fake=_fake_from_noise,
-    triton=_triton("random_mask_from_noise"),
+    triton=triton_launcher("random_mask_from_noise"),
 )

@@ -1,4 +1,4 @@
-"""Mask sampling in Triton, on integers: the same bits as csrc/masks/, where the laws are told."""
+"""Random masks in Triton, on integers: the same bits as csrc/masks/, where the law is told."""
 
 from __future__ import annotations
 
@@ -9,8 +9,17 @@ from torch import Tensor
 
 from ...random import Stream
 from . import reference
+from .triton_blocks import block_mask, cube_mask, ibot_mask, multiblock_mask
+from .triton_words import words
 
-# ---- Random masks -------------------------------------------------------------------------------
+__all__ = [
+    "block_mask",
+    "cube_mask",
+    "ibot_mask",
+    "multiblock_mask",
+    "random_mask",
+    "random_mask_from_noise",
+]
 
 RANDOM_MASK = tl.constexpr(int(Stream.RANDOM_MASK))
 # The largest row that a program sorts; longer ones are torch.sort's.
@@ -18,16 +27,6 @@ MAX_SORTED = 2048
 # A token's number lies in the lower bits of what is sorted, its key above.
 TOKEN_BITS = tl.constexpr(16)
 TOKEN = tl.constexpr(0xFFFF)
-
-
-@triton.jit
-def _words(seed, sample_id, draw, STREAM: tl.constexpr):
-    """Four random words, uint32, for a sample id (int64) and each draw (int32)."""
-    draw = draw.to(tl.uint32)
-    sample_id = sample_id + (draw * 0).to(tl.int64)
-    low = (sample_id & 0xFFFFFFFF).to(tl.uint32)
-    high = ((sample_id >> 32) & 0xFFFFFFFF).to(tl.uint32)
-    return tl.philox(seed, low, high, draw, draw * 0 + STREAM)
 
 
 @triton.jit
@@ -45,7 +44,7 @@ def _packed(
         key = tl.where(value != value, 0xFFFFFFFF, key)
     else:
         sample_id = tl.load(ids + row * id_stride)
-        a, b, c, d = _words(tl.load(seed), sample_id, token // 4, RANDOM_MASK)
+        a, b, c, d = words(tl.load(seed), sample_id, token // 4, RANDOM_MASK)
         word = token % 4
         key = tl.where(word < 2, tl.where(word == 0, a, b), tl.where(word == 2, c, d))
     packed = (key.to(tl.int64) << TOKEN_BITS) | token.to(tl.int64)
