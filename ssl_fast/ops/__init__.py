@@ -2,7 +2,7 @@
 
 from .hog import hog, hog_tokens
 from .masks import block_mask, random_mask
-from .tokens import embed_visible_patches, gather_tokens, restore_tokens
+from .tokens import embed_visible_patches, gather_tokens, random_masking, restore_tokens
 
 __all__ = [
     "block_mask",
@@ -11,5 +11,6 @@ __all__ = [
     "hog",
     "hog_tokens",
     "random_mask",
+    "random_masking",
     "restore_tokens",
 ]
