@@ -35,14 +35,23 @@ SSL_SIMD void store(float* p, F32 x) { _mm512_storeu_ps(p, x); }
 SSL_SIMD void store(Half* p, F32 x) {
   _mm256_storeu_si256((__m256i*)p, _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT));
 }
-SSL_SIMD void store(BFloat16* p, F32 x) {  // as from_float
+SSL_SIMD __m256i rounded(F32 x) {  // to bfloat16, as from_float
   const __m512i bits = _mm512_castps_si512(x);
   const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
   const __m512i sum = _mm512_add_epi32(_mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff)), odd);
-  const __m512i rounded = _mm512_mask_mov_epi32(sum, _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q),
-                                                _mm512_set1_epi32(0x7fc00000));
-  _mm256_storeu_si256((__m256i*)p, _mm512_cvtepi32_epi16(_mm512_srli_epi32(rounded, 16)));
+  const __m512i high = _mm512_mask_mov_epi32(sum, _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q),
+                                             _mm512_set1_epi32(0x7fc00000));
+  return _mm512_cvtepi32_epi16(_mm512_srli_epi32(high, 16));
 }
+SSL_SIMD void store(BFloat16* p, F32 x) { _mm256_storeu_si256((__m256i*)p, rounded(x)); }
+// Past the caches, to a multiple of the vector's size in memory; fence() before another thread
+// looks.
+SSL_SIMD void stream(float* p, F32 x) { _mm512_stream_ps(p, x); }
+SSL_SIMD void stream(Half* p, F32 x) {
+  _mm256_stream_si256((__m256i*)p, _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT));
+}
+SSL_SIMD void stream(BFloat16* p, F32 x) { _mm256_stream_si256((__m256i*)p, rounded(x)); }
+SSL_SIMD void fence() { _mm_sfence(); }
 SSL_SIMD F32 add(F32 a, F32 b) { return _mm512_add_ps(a, b); }
 SSL_SIMD F32 sub(F32 a, F32 b) { return _mm512_sub_ps(a, b); }
 SSL_SIMD F32 mul(F32 a, F32 b) { return _mm512_mul_ps(a, b); }
@@ -97,16 +106,24 @@ SSL_SIMD void store(float* p, F32 x) { _mm256_storeu_ps(p, x); }
 SSL_SIMD void store(Half* p, F32 x) {
   _mm_storeu_si128((__m128i*)p, _mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT));
 }
-SSL_SIMD void store(BFloat16* p, F32 x) {  // as from_float
+SSL_SIMD __m128i rounded(F32 x) {  // to bfloat16, as from_float
   const __m256i bits = _mm256_castps_si256(x);
   const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
   const __m256i sum = _mm256_add_epi32(_mm256_add_epi32(bits, _mm256_set1_epi32(0x7fff)), odd);
-  const __m256i rounded = _mm256_blendv_epi8(
-      sum, _mm256_set1_epi32(0x7fc00000), _mm256_castps_si256(_mm256_cmp_ps(x, x, _CMP_UNORD_Q)));
-  const __m256i high = _mm256_srli_epi32(rounded, 16);
-  _mm_storeu_si128((__m128i*)p, _mm_packus_epi32(_mm256_castsi256_si128(high),
-                                                 _mm256_extracti128_si256(high, 1)));
+  const __m256i nan = _mm256_castps_si256(_mm256_cmp_ps(x, x, _CMP_UNORD_Q));
+  const __m256i all = _mm256_blendv_epi8(sum, _mm256_set1_epi32(0x7fc00000), nan);
+  const __m256i high = _mm256_srli_epi32(all, 16);
+  return _mm_packus_epi32(_mm256_castsi256_si128(high), _mm256_extracti128_si256(high, 1));
 }
+SSL_SIMD void store(BFloat16* p, F32 x) { _mm_storeu_si128((__m128i*)p, rounded(x)); }
+// Past the caches, to a multiple of the vector's size in memory; fence() before another thread
+// looks.
+SSL_SIMD void stream(float* p, F32 x) { _mm256_stream_ps(p, x); }
+SSL_SIMD void stream(Half* p, F32 x) {
+  _mm_stream_si128((__m128i*)p, _mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT));
+}
+SSL_SIMD void stream(BFloat16* p, F32 x) { _mm_stream_si128((__m128i*)p, rounded(x)); }
+SSL_SIMD void fence() { _mm_sfence(); }
 SSL_SIMD F32 add(F32 a, F32 b) { return _mm256_add_ps(a, b); }
 SSL_SIMD F32 sub(F32 a, F32 b) { return _mm256_sub_ps(a, b); }
 SSL_SIMD F32 mul(F32 a, F32 b) { return _mm256_mul_ps(a, b); }
@@ -156,6 +173,11 @@ template <typename T>
 SSL_SIMD void store(T* p, F32 x) {
   for (int i = 0; i < kWidth; ++i) p[i] = from_float<T>(x[i]);
 }
+template <typename T>
+SSL_SIMD void stream(T* p, F32 x) {
+  store(p, x);
+}
+SSL_SIMD void fence() {}
 SSL_SIMD F32 add(F32 a, F32 b) { return a + b; }
 SSL_SIMD F32 sub(F32 a, F32 b) { return a - b; }
 SSL_SIMD F32 mul(F32 a, F32 b) { return a * b; }

@@ -25,6 +25,15 @@ struct Vector {
   static SSL_SIMD Value mul(Value a, Value b) { return simd::mul(a, b); }
 };
 
+// Past the caches: for output that none of them keeps, in rows that begin and end with a cache
+// line.
+struct Streaming : Vector {
+  template <typename T>
+  static SSL_SIMD void store(T* p, Value x) {
+    simd::stream(p, x);
+  }
+};
+
 template <typename Float>
 struct Scalar {
   using Value = Float;
@@ -65,11 +74,11 @@ struct ComputeOf<double, double> {
 };
 
 // Calls step(lanes, i) along 0 .. count - 1.
-template <typename Compute, typename Step>
+template <typename Compute, typename Vectors = Vector, typename Step>
 SSL_SIMD void along(int64_t count, Step step) {
   int64_t i = 0;
   if constexpr (sizeof(Compute) == sizeof(float))
-    for (; i + Vector::kWidth <= count; i += Vector::kWidth) step(Vector{}, i);
+    for (; i + Vectors::kWidth <= count; i += Vectors::kWidth) step(Vectors{}, i);
   for (; i < count; ++i) step(Scalar<Compute>{}, i);
 }
 

@@ -9,6 +9,14 @@
 
 namespace ssl_fast::tokens {
 
+// `streams` in the parameters: `out` is written past the caches.
+constexpr int64_t kCacheLine = 64;
+constexpr int64_t kStreamedBytes = 8 << 20;  // what is larger is gone before somebody reads it
+inline bool streams(const void* out, int64_t rows, int64_t row_bytes) {
+  return rows * row_bytes >= kStreamedBytes && row_bytes % kCacheLine == 0 &&
+         reinterpret_cast<uintptr_t>(out) % kCacheLine == 0;
+}
+
 struct Rows {  // of [N, L, D], strides in elements
   const void* data;
   DType dtype;
@@ -26,6 +34,7 @@ struct GatherParams {
   Ids ids;
   int64_t count, row_bytes;  // K; of D elements
   void* out;                 // [N, K, D], dtype of x
+  bool streams;
 };
 
 // out[n, prefix + l] = (ids[n, l] < kept ? x[n, prefix + ids[n, l]] : mask_token) + pos[prefix + l]
@@ -39,6 +48,7 @@ struct RestoreParams {
   const void* pos;         // [prefix + length, D] or null
   DType dtype;             // of mask_token, pos and out: the promotion with x's
   void* out;               // [N, prefix + length, D]
+  bool streams;
 };
 
 // out[n, k] = x[n, k] + pos[ids[n, k]]
@@ -49,6 +59,7 @@ struct PositionParams {
   const void* pos;  // [L, D]
   DType dtype;      // of pos and out: the promotion with x's
   void* out;        // [N, K, D]
+  bool streams;
 };
 
 // out[n, r] = the sum over k, ascending, of grad[n, prefix + k] with ids[n, k] = r - prefix; the
@@ -61,6 +72,7 @@ struct SumParams {
   int32_t* links;
   DType dtype;
   void* out;  // [N, prefix + length, D]
+  bool streams;
 };
 
 // The gradients of what is added to every sample, over n in fixed groups: pos[i] = sum over n of

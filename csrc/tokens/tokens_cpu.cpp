@@ -7,6 +7,7 @@ namespace ssl_fast::tokens::SSL_FAST_ISA {
 namespace {
 
 using namespace ::ssl_fast::SSL_FAST_ISA::lanes;
+namespace simd = ::ssl_fast::SSL_FAST_ISA::simd;
 
 template <typename T>
 SSL_SIMD const T* row_of(const Rows& rows, int64_t n, int64_t l) {
@@ -17,19 +18,36 @@ SSL_SIMD int64_t id_of(const Ids& ids, int64_t n, int64_t k) {
   return ids.data[n * ids.stride_n + k * ids.stride_k];
 }
 
+// Copies a row, whatever its bytes are, and fetches the one that comes next: the processor does not
+// foresee which. libc's memcpy is slower by a third on rows that no cache holds.
+template <typename Vectors>
+SSL_SIMD void copy_row(const char* from, char* to, int64_t size, const char* next) {
+  using Value = typename Vectors::Value;
+  constexpr int64_t kStep = sizeof(Value);
+  int64_t i = 0;
+  for (; i + kStep <= size; i += kStep) {
+    Value value;
+    __builtin_memcpy(&value, from + i, kStep);
+    Vectors::store(reinterpret_cast<float*>(to + i), value);
+    __builtin_prefetch(next + i);
+  }
+  for (; i < size; i += 2) __builtin_memcpy(to + i, from + i, 2);
+}
+
 // out = x + pos, without pos if it is null.
-template <typename In, typename Out>
+template <typename Vectors, typename In, typename Out>
 SSL_SIMD void add_row(const In* x, const Out* pos, Out* out, int64_t dim) {
   using Compute = typename ComputeOf<In, Out>::Type;
   if (pos == nullptr)
-    along<Compute>(dim, [=](auto lanes, int64_t i) { lanes.store(out + i, lanes.load(x + i)); });
+    along<Compute, Vectors>(
+        dim, [=](auto lanes, int64_t i) { lanes.store(out + i, lanes.load(x + i)); });
   else
-    along<Compute>(dim, [=](auto lanes, int64_t i) {
+    along<Compute, Vectors>(dim, [=](auto lanes, int64_t i) {
       lanes.store(out + i, lanes.add(lanes.load(x + i), lanes.load(pos + i)));
     });
 }
 
-template <typename In, typename Out>
+template <typename Vectors, typename In, typename Out>
 void restore(const RestoreParams& p, int64_t begin, int64_t end) {
   const int64_t rows = p.prefix + p.length;
   const Out* mask_token = static_cast<const Out*>(p.mask_token);
@@ -44,24 +62,25 @@ void restore(const RestoreParams& p, int64_t begin, int64_t end) {
       from = id < static_cast<uint64_t>(p.kept) ? p.prefix + static_cast<int64_t>(id) : -1;
     }
     if (from >= 0)
-      add_row(row_of<In>(p.x, n, from), pos_row, out, p.dim);
+      add_row<Vectors>(row_of<In>(p.x, n, from), pos_row, out, p.dim);
     else
-      add_row(mask_token, pos_row, out, p.dim);
+      add_row<Vectors>(mask_token, pos_row, out, p.dim);
     if (++row == rows) row = 0, ++n;
   }
 }
 
-template <typename In, typename Out>
+template <typename Vectors, typename In, typename Out>
 void position(const PositionParams& p, int64_t begin, int64_t end) {
   const Out* pos = static_cast<const Out*>(p.pos);
   Out* out = static_cast<Out*>(p.out);
   for (int64_t i = begin; i < end; ++i) {
     const int64_t n = i / p.count, k = i % p.count;
-    add_row(row_of<In>(p.x, n, k), pos + id_of(p.ids, n, k) * p.dim, out + i * p.dim, p.dim);
+    add_row<Vectors>(row_of<In>(p.x, n, k), pos + id_of(p.ids, n, k) * p.dim, out + i * p.dim,
+                     p.dim);
   }
 }
 
-template <typename In, typename Out>
+template <typename Vectors, typename In, typename Out>
 void sum(const SumParams& p, int64_t begin, int64_t end) {
   using Compute = typename ComputeOf<In, Out>::Type;
   const int64_t rows = p.prefix + p.length;
@@ -69,7 +88,7 @@ void sum(const SumParams& p, int64_t begin, int64_t end) {
     const int64_t n = i / rows, row = i % rows;
     Out* out = static_cast<Out*>(p.out) + i * p.dim;
     if (row < p.prefix) {
-      add_row<In, Out>(row_of<In>(p.grad, n, row), nullptr, out, p.dim);
+      add_row<Vectors, In, Out>(row_of<In>(p.grad, n, row), nullptr, out, p.dim);
       continue;
     }
     const int32_t* first = p.links + n * (p.length + p.count);
@@ -78,9 +97,10 @@ void sum(const SumParams& p, int64_t begin, int64_t end) {
     const int64_t step = p.grad.stride_l;
     const int32_t k = first[row - p.prefix];
     if (k < 0)
-      along<Compute>(p.dim, [=](auto lanes, int64_t d) { lanes.store(out + d, lanes.zero()); });
+      along<Compute, Vectors>(p.dim,
+                              [=](auto lanes, int64_t d) { lanes.store(out + d, lanes.zero()); });
     else
-      along<Compute>(p.dim, [=](auto lanes, int64_t d) {
+      along<Compute, Vectors>(p.dim, [=](auto lanes, int64_t d) {
         auto total = lanes.load(grad + k * step + d);
         for (int32_t other = next[k]; other >= 0; other = next[other])
           total = lanes.add(total, lanes.load(grad + other * step + d));
@@ -148,37 +168,55 @@ void sum_unit(const ParameterParams& p, int64_t row_unit, int64_t dim_unit) {
   for (int64_t i = 0; i < dims; ++i) partial[i] = total[rows * dims + i];
 }
 
-// Calls function(In{}, Out{}) where In promoted with Out is Out.
+// Calls function(vectors, In{}, Out{}) where In promoted with Out is Out.
 template <typename Function>
-SSL_SIMD void with_promotion(DType in, DType out, Function function) {
-  if (in == out) return with_float_type(in, [=](auto type) { function(type, type); });
-  if (out == DType::kFloat64)
-    return with_float_type(in, [=](auto type) { function(type, double{}); });
-  return with_float_type(in, [=](auto type) { function(type, float{}); });
+SSL_SIMD void with_promotion(DType in, DType out, bool streams, Function function) {
+  const auto call = [=](auto in, auto out) {
+    if (streams)
+      function(Streaming{}, in, out);
+    else
+      function(Vector{}, in, out);
+  };
+  if (in == out) return with_float_type(in, [=](auto type) { call(type, type); });
+  if (out == DType::kFloat64) return with_float_type(in, [=](auto type) { call(type, double{}); });
+  return with_float_type(in, [=](auto type) { call(type, float{}); });
 }
 
 }  // namespace
 
 void gather_rows(const GatherParams& p, int64_t begin, int64_t end) {
   const int64_t size = p.row_bytes;
-  char* out = static_cast<char*>(p.out) + begin * size;
-  int64_t n = begin / p.count, k = begin % p.count;
   const int64_t item = p.x.dtype == DType::kFloat64 ? 8 : p.x.dtype == DType::kFloat32 ? 4 : 2;
-  for (int64_t i = begin; i < end; ++i, out += size) {
+  const auto row_at = [&](int64_t i) {
+    const int64_t n = i / p.count, k = i % p.count;
     const int64_t at = n * p.x.stride_n + id_of(p.ids, n, k) * p.x.stride_l;
-    __builtin_memcpy(out, static_cast<const char*>(p.x.data) + at * item, size);
-    if (++k == p.count) k = 0, ++n;
+    return static_cast<const char*>(p.x.data) + at * item;
+  };
+  const char* row = row_at(begin);
+  for (int64_t i = begin; i < end; ++i) {
+    const char* next = i + 1 < end ? row_at(i + 1) : row;
+    char* out = static_cast<char*>(p.out) + i * size;
+    if (p.streams)
+      copy_row<Streaming>(row, out, size, next);
+    else
+      copy_row<Vector>(row, out, size, next);
+    row = next;
   }
+  simd::fence();
 }
 
 void restore_rows(const RestoreParams& p, int64_t begin, int64_t end) {
-  with_promotion(p.x.dtype, p.dtype,
-                 [&](auto in, auto out) { restore<decltype(in), decltype(out)>(p, begin, end); });
+  with_promotion(p.x.dtype, p.dtype, p.streams, [&](auto vectors, auto in, auto out) {
+    restore<decltype(vectors), decltype(in), decltype(out)>(p, begin, end);
+  });
+  simd::fence();
 }
 
 void add_positions(const PositionParams& p, int64_t begin, int64_t end) {
-  with_promotion(p.x.dtype, p.dtype,
-                 [&](auto in, auto out) { position<decltype(in), decltype(out)>(p, begin, end); });
+  with_promotion(p.x.dtype, p.dtype, p.streams, [&](auto vectors, auto in, auto out) {
+    position<decltype(vectors), decltype(in), decltype(out)>(p, begin, end);
+  });
+  simd::fence();
 }
 
 void link_rows(const SumParams& p, int64_t begin, int64_t end) {
@@ -196,8 +234,10 @@ void link_rows(const SumParams& p, int64_t begin, int64_t end) {
 }
 
 void sum_rows(const SumParams& p, int64_t begin, int64_t end) {
-  with_promotion(p.dtype, p.grad.dtype,
-                 [&](auto out, auto grad) { sum<decltype(grad), decltype(out)>(p, begin, end); });
+  with_promotion(p.dtype, p.grad.dtype, p.streams, [&](auto vectors, auto out, auto grad) {
+    sum<decltype(vectors), decltype(grad), decltype(out)>(p, begin, end);
+  });
+  simd::fence();
 }
 
 void sum_parameters(const ParameterParams& p, int64_t begin, int64_t end) {

@@ -5,6 +5,7 @@
 #include <limits>
 #include <tuple>
 
+#include "common/large_output.h"
 #include "common/stable_torch.h"
 #include "tokens/check_ids.h"
 #include "tokens/tokens.h"
@@ -35,6 +36,18 @@ void for_rows(int64_t rows, int64_t row_bytes, Function function) {
   torch::stable::parallel_for(0, rows, 1 + kGrainBytes / (row_bytes + 1), function);
 }
 
+// [N, rows, dim], uninitialised.
+Tensor new_rows(const Tensor& like, int64_t rows, int64_t dim, ScalarType dtype) {
+  Tensor out = torch::stable::new_empty(like, {like.size(0), rows, dim}, dtype);
+  advise_huge_pages(out.mutable_data_ptr(), out.numel() * static_cast<int64_t>(out.element_size()));
+  return out;
+}
+
+bool streams(const Tensor& out) {
+  return tokens::streams(out.const_data_ptr(), out.size(0) * out.size(1),
+                         out.stride(1) * static_cast<int64_t>(out.element_size()));
+}
+
 Tensor gather_tokens(const Tensor& x_in, const Tensor& ids) {
   const Tensor x = dense_rows(x_in, "gather_tokens: x must be [N, L, D]");
   check_ids(ids, x.size(0), x.size(1), "gather_tokens");
@@ -43,8 +56,9 @@ Tensor gather_tokens(const Tensor& x_in, const Tensor& ids) {
   p.ids = ids_of(ids);
   p.count = ids.size(1);
   p.row_bytes = x.size(2) * static_cast<int64_t>(x.element_size());
-  Tensor out = torch::stable::new_empty(x, {x.size(0), p.count, x.size(2)});
+  Tensor out = new_rows(x, p.count, x.size(2), x.scalar_type());
   p.out = out.mutable_data_ptr();
+  p.streams = streams(out);
   if (out.numel() != 0)
     for_rows(x.size(0) * p.count, 2 * p.row_bytes,
              [&](int64_t begin, int64_t end) { gather_rows_cpu(p, begin, end); });
@@ -61,8 +75,9 @@ Tensor sum_tokens(const Tensor& grad, const Tensor& ids, int64_t prefix, int64_t
   p.grad = rows_of(grad);
   p.ids = ids_of(ids);
   p.count = ids.size(1), p.prefix = prefix, p.length = length, p.dim = grad.size(2);
-  Tensor out = torch::stable::new_empty(grad, {batch, prefix + length, p.dim}, dtype);
+  Tensor out = new_rows(grad, prefix + length, p.dim, dtype);
   p.dtype = dtype_of(out);
+  p.streams = streams(out);
   p.out = out.mutable_data_ptr();
   if (out.numel() == 0) return out;
   Tensor links = torch::stable::new_empty(grad, {batch, length + p.count}, ScalarType::Int);
@@ -115,9 +130,9 @@ Tensor restore_tokens(const Tensor& x_in, const Tensor& ids_restore, const Tenso
   p.prefix = prefix, p.kept = x.size(1) - prefix, p.length = length, p.dim = x.size(2);
   p.mask_token = mask_token.const_data_ptr();
   p.dtype = dtype_of(mask_token);
-  Tensor out =
-      torch::stable::new_empty(x, {x.size(0), prefix + length, p.dim}, mask_token.scalar_type());
+  Tensor out = new_rows(x, prefix + length, p.dim, mask_token.scalar_type());
   p.out = out.mutable_data_ptr();
+  p.streams = streams(out);
   if (out.numel() != 0)
     for_rows(x.size(0) * (prefix + length), 2 * p.dim * static_cast<int64_t>(out.element_size()),
              [&](int64_t begin, int64_t end) { restore_rows_cpu(p, begin, end); });
@@ -179,9 +194,9 @@ Tensor add_positions(const Tensor& tokens_in, const Tensor& pos_in, const Tensor
   p.count = tokens.size(1), p.dim = tokens.size(2);
   p.pos = pos.const_data_ptr();
   p.dtype = dtype_of(pos);
-  Tensor out =
-      torch::stable::new_empty(tokens, {tokens.size(0), p.count, p.dim}, pos.scalar_type());
+  Tensor out = new_rows(tokens, p.count, p.dim, pos.scalar_type());
   p.out = out.mutable_data_ptr();
+  p.streams = streams(out);
   if (out.numel() != 0)
     for_rows(tokens.size(0) * p.count, 3 * p.dim * static_cast<int64_t>(out.element_size()),
              [&](int64_t begin, int64_t end) { add_positions_cpu(p, begin, end); });

@@ -2,5 +2,6 @@
 
 from .hog import HOGGenerator
 from .mask_generators import BEiTMaskGenerator, SimMIMMaskGenerator
+from .patch_dropout import PatchDropout
 
-__all__ = ["BEiTMaskGenerator", "HOGGenerator", "SimMIMMaskGenerator"]
+__all__ = ["BEiTMaskGenerator", "HOGGenerator", "PatchDropout", "SimMIMMaskGenerator"]

@@ -11,7 +11,7 @@ from .masks import (
     tube_mask,
 )
 from .reconstruction import masked_patch_loss
-from .tokens import embed_visible_patches, gather_tokens, restore_tokens
+from .tokens import embed_visible_patches, gather_tokens, random_masking, restore_tokens
 
 __all__ = [
     "block_mask",
@@ -24,6 +24,7 @@ __all__ = [
     "masked_patch_loss",
     "multiblock_mask",
     "random_mask",
+    "random_masking",
     "restore_tokens",
     "simmim_mask",
     "tube_mask",

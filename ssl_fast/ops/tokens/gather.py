@@ -31,6 +31,11 @@ def gather_tokens(x: Tensor, ids: Tensor) -> Tensor:
     """
     check_float("x", x, "[N, L, D]", 3)
     check_ids("ids", ids, x, x.shape[1])
+    return gathered(x, ids)
+
+
+def gathered(x: Tensor, ids: Tensor) -> Tensor:
+    """`gather_tokens` of checked arguments."""
     return _gather_tokens(x, ids)
 
 

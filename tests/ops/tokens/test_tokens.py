@@ -110,6 +110,46 @@ def test_unused_gradients_are_not_made() -> None:
     assert torch.equal(pos.grad, torch.full_like(pos, 2))
 
 
+def test_masking_by_noise_is_maes() -> None:
+    (x,) = asking(normal(F64, 3, 8, 4))
+    noise = torch.rand(3, 8, generator=torch.Generator().manual_seed(0))
+    kept, mask, ids_restore = ops.random_masking(x, 0.7, noise=noise)
+    shuffle = noise.argsort(dim=1)
+    expected = x.gather(1, shuffle[:, :2, None].expand(-1, -1, 4))
+    assert torch.equal(kept, expected)
+    assert torch.equal(ids_restore, shuffle.argsort(dim=1))
+    wanted = torch.ones(3, 8).scatter(1, shuffle[:, :2], 0)
+    assert mask.dtype == torch.float32
+    assert torch.equal(mask, wanted)
+    got, wanted = (torch.autograd.grad(out.square().sum(), x)[0] for out in (kept, expected))
+    assert torch.equal(got, wanted)
+
+
+def test_masking_is_random_mask_and_gather() -> None:
+    x, sample_ids = normal(torch.bfloat16, 3, 8, 4), torch.tensor([4, 0, 9])
+    kept, mask, ids_restore = ops.random_masking(x, 0.5, seed=3, sample_ids=sample_ids)
+    ids, *others = ops.random_mask(3, 8, 0.5, seed=3, sample_ids=sample_ids)
+    assert torch.equal(kept, ops.gather_tokens(x, ids))
+    assert torch.equal(ids_restore, others[0])
+    assert torch.equal(mask, others[1])
+    torch.manual_seed(0)
+    first = ops.random_masking(x, 0.5)[1]
+    torch.manual_seed(0)
+    assert torch.equal(ops.random_masking(x, 0.5)[1], first)
+
+
+def test_masked_and_restored() -> None:
+    x, token = normal(F64, 3, 8, 4), normal(F64, 4)
+    kept, mask, ids_restore = ops.random_masking(x, 0.5, seed=3)
+    restored = ops.restore_tokens(kept, ids_restore, token)
+    assert torch.equal(restored, torch.where(mask[..., None] == 1, token, x))
+    for ratio, count in ((0.0, 8), (1.0, 0)):
+        kept, mask, ids_restore = ops.random_masking(x, ratio, seed=3)
+        assert kept.shape == (3, count, 4)
+        restored = ops.restore_tokens(kept, ids_restore, token)
+        assert torch.equal(restored, torch.where(mask[..., None] == 1, token, x))
+
+
 @pytest.mark.parametrize("dtype", [torch.uint8, F64])
 def test_embedding_visible_patches_is_embedding_all(dtype: torch.dtype) -> None:
     images, ids = photographs(dtype), shuffles(3, 12)[:, :5]
@@ -172,6 +212,10 @@ PUBLIC: dict[str, tuple[Callable[..., Any], tuple[Tensor, ...]]] = {
         lambda x: ops.gather_tokens(x, REPEATED),
         (normal(F64, 2, 3, 4),),
     ),
+    "random_masking": (
+        lambda x: ops.random_masking(x, 0.5, seed=1)[0],
+        (normal(F64, 2, 3, 4),),
+    ),
     "restore_tokens": (
         lambda x, token, pos: ops.restore_tokens(x, SHUFFLED, token, pos, 1),
         (normal(F64, 2, 3, 3), normal(F64, 1, 1, 3), normal(F64, 1, 5, 3)),
@@ -229,6 +273,8 @@ WEIGHT = torch.zeros(4, 3, 4, 4)
         (ValueError, "2 first", lambda: ops.gather_tokens(X, IDS[:1])),
         (ValueError, "ids is in 5 .. 5; there are 5 tokens", lambda: ops.gather_tokens(X, IDS + 5)),
         (ValueError, "ids is in -1 .. -1", lambda: ops.gather_tokens(X, IDS - 1)),
+        (TypeError, "x is torch.int64", lambda: ops.random_masking(X.long(), 0.5)),
+        (ValueError, "mask_ratio is 2", lambda: ops.random_masking(X, 2)),
         (ValueError, "mask_token has shape", lambda: ops.restore_tokens(X, IDS, X)),
         (ValueError, "mask_token has shape", lambda: ops.restore_tokens(X, IDS, X[0, 0, :3])),
         (ValueError, "pos_embed has shape", lambda: ops.restore_tokens(X, IDS, X[0, 0], X[0], 1)),
