@@ -157,6 +157,12 @@ bench() {
         --seconds 0.2 --providers "reference eager,compiled"
     fi
   done
+  if ((GPU)); then
+    run_step bench-step 200 "$PYTHON" bench/step.py --device cuda --batch 128 --precision bf16 \
+      --seconds 20 --csv "$OUT/step.csv"
+  else
+    run_step bench-step-cpu 200 "$PYTHON" bench/step.py --small --batch 2 --seconds 1
+  fi
 }
 
 find_gpu

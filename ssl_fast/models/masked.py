@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .. import ops
 from .._compat import import_timm
 from .backbones import TimmBackbone
 from .registry import MODELS
@@ -153,3 +154,55 @@ class MaskedSwin(MaskedBackbone):
     def fits(self) -> bool:
         models = import_timm().models
         return isinstance(self.model, (models.SwinTransformer, models.SwinTransformerV2))
+
+
+@MODELS.register
+class VisibleViT(PatchBackbone):
+    """A vision transformer that sees the visible patches alone (MAE).
+
+    Arguments and attributes are those of `PatchBackbone`.
+    """
+
+    kind = "plain vision transformer with a position for each patch"
+    examples = "vit_* or deit_* models"
+
+    def fits(self) -> bool:
+        model = self.model
+        plain = isinstance(model, import_timm().models.VisionTransformer)
+        return plain and model.pos_embed is not None
+
+    def forward(
+        self,
+        images: Tensor,
+        ids_keep: Tensor | None = None,
+        mean: Tensor | None = None,
+        std: Tensor | None = None,
+    ) -> Tensor:
+        """Tokens of images, or of their visible patches.
+
+        Args:
+            images: [N, C, H, W], normalised, or as mean and std say.
+            ids_keep: [N, K] int64, the visible patches; None for all.
+            mean, std: [C], what normalises images where only some patches are embedded.
+
+        Returns:
+            [N, num_prefix_tokens + K, D].
+        """
+        if ids_keep is None:
+            return super().forward(images)
+        model, projection = self.model, self.model.patch_embed.proj
+        total = self.grid[0] * self.grid[1]
+        positions = model.pos_embed[0]
+        tokens = ops.embed_visible_patches(
+            images, projection.weight, projection.bias, ids_keep, positions[-total:], mean, std
+        )
+        tokens = model.patch_embed.norm(tokens)
+        prefix = self._prefix(positions[: len(positions) - total])
+        tokens = torch.cat([prefix.expand(len(images), -1, -1).to(tokens.dtype), tokens], dim=1)
+        return model.norm(model.blocks(model.norm_pre(model.pos_drop(tokens))))
+
+    def _prefix(self, positions: Tensor) -> Tensor:
+        """Class and register tokens with their positions, if they have any: [1, P, D]."""
+        parts = [self.model.cls_token, self.model.reg_token]
+        prefix = torch.cat([part for part in parts if part is not None], dim=1)
+        return prefix + positions if len(positions) else prefix

@@ -9,7 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..models.mae import MAE, mae_config
 from ..models.maskfeat import MaskFeat, maskfeat_config
+from ..models.simmim import SimMIM, simmim_config
 from .panels import hog_picture, masked_image, tile_scale
 
 Columns = list[tuple[str, Tensor]]
@@ -56,6 +58,17 @@ def _maskfeat_panel(model: MaskFeat, images: Tensor, samples: dict[str, Tensor])
     ]
 
 
+def _reconstruction_panel(
+    model: MAE | SimMIM, images: Tensor, samples: dict[str, Tensor]
+) -> Columns:
+    mask, reconstruction = model.visualize(images, samples)
+    return [
+        ("input", images.permute(0, 2, 3, 1)),
+        ("masked input", masked_image(images, mask).permute(0, 2, 3, 1)),
+        ("reconstruction", reconstruction.permute(0, 2, 3, 1)),
+    ]
+
+
 METHODS = {
     # Wei et al. 2022, table 12, for images.
     "maskfeat": Method(
@@ -66,5 +79,25 @@ METHODS = {
         clip_grad=0.02,
         crop_scale=(0.5, 1.0),
         panel=_maskfeat_panel,
+    ),
+    # He et al. 2022, table 8.
+    "mae": Method(
+        config=mae_config,
+        base_lr=1.5e-4,
+        weight_decay=0.05,
+        betas=(0.9, 0.95),
+        clip_grad=0.0,
+        crop_scale=(0.2, 1.0),
+        panel=_reconstruction_panel,
+    ),
+    # Xie et al. 2022, appendix: 8e-4 for 2,048 images.
+    "simmim": Method(
+        config=simmim_config,
+        base_lr=1e-4,
+        weight_decay=0.05,
+        betas=(0.9, 0.999),
+        clip_grad=5.0,
+        crop_scale=(0.67, 1.0),
+        panel=_reconstruction_panel,
     ),
 }

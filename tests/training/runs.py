@@ -28,6 +28,13 @@ TINY = dict(
     accelerator="cpu",
 )
 
+# Options of the methods, fit for images of 2 x 2 patches.
+OTHERS = dict(
+    maskfeat={},
+    mae=dict(decoder_dim=16, decoder_depth=1, decoder_heads=2),
+    simmim=dict(mask_patch_size=8),
+)
+
 
 def pretrain(folder, **options):
     """A tiny run in this process."""

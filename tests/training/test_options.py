@@ -17,7 +17,7 @@ from ssl_fast.training.plan import plan
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (dict(method="mae2"), "method is 'mae2'; accepted are 'maskfeat'"),
+        (dict(method="mae2"), "method is 'mae2'; accepted are 'maskfeat', 'mae', 'simmim'"),
         (dict(precision="fp8"), "precision is 'fp8'; accepted are 'fp32', 'bf16'"),
         (dict(batch_size=0), "batch_size is 0; expected 1 or more"),
         (dict(image_size=-1), "image_size is -1"),

@@ -18,7 +18,7 @@ from ssl_fast.training.data import DataError
 from ssl_fast.training.export import load_backbone, snippet
 from ssl_fast.training.options import PretrainOptions
 
-from .runs import TINY, losses, pretrain, same_weights, weights
+from .runs import OTHERS, TINY, losses, pretrain, same_weights, weights
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +93,17 @@ def test_same_seed_same_run_whatever_the_loading(run, tmp_path):
     assert same_weights(weights(run.folder), weights(again.folder))
     other = pretrain(tmp_path / "seed", seed=1)
     assert not same_weights(weights(run.folder), weights(other.folder))
+
+
+@pytest.mark.parametrize("method", ["mae", "simmim"])
+def test_the_other_methods(tmp_path, method):
+    options = dict(method=method, method_options=OTHERS[method], lr=None, batch_size=16)
+    result = pretrain(tmp_path / "whole", **options)
+    assert result.finished
+    assert result.after is not None
+    assert Image.open(result.folder / "panels/step-0000010.png").width > 3 * 128
+    again = pretrain(tmp_path / "again", workers=1, **options)
+    assert same_weights(weights(result.folder), weights(again.folder))
 
 
 def test_a_taken_folder_is_left_alone(run):

@@ -7,37 +7,42 @@ import pytest
 from ssl_fast import ops
 from ssl_fast.training.data import EpochSampler
 
-from .runs import TINY, command, finish, losses, pretrain, weights
+from .runs import OTHERS, TINY, command, finish, losses, pretrain, weights
 
 # Dropped paths would differ between the processes.
 SAME = dict(backbone_options={**TINY["backbone_options"], "drop_path_rate": 0.0}, strategy="ddp")
 
 
-@pytest.fixture(scope="module")
-def single(tmp_path_factory):
-    return pretrain(tmp_path_factory.mktemp("runs") / "single", **{**SAME, "strategy": "auto"})
+def single(folder, method):
+    """The same run in one process."""
+    options = dict(method=method, method_options=OTHERS[method])
+    return pretrain(folder.with_name("single"), **{**SAME, **options, "strategy": "auto"})
 
 
-def check(done, folder, single):
+def check(done, folder, method):
+    alone = single(folder, method).folder
     assert (done.returncode, done.stderr) == (0, ""), done.stderr
     assert [path.name for path in folder.parent.glob("run*") if path.is_dir()] == ["run"]
-    assert losses(folder) == pytest.approx(losses(single.folder), rel=1e-4)
-    for name, value in weights(single.folder).items():
+    assert losses(folder) == pytest.approx(losses(alone), rel=1e-4)
+    for name, value in weights(alone).items():
         assert (weights(folder)[name] - value).abs().max() < 1e-3, name
     assert done.stdout.count("held-out images") == 2  # one process speaks
     assert ", 2 processes" in done.stdout
 
 
-def test_lightnings_launcher(single, tmp_path):
-    done = finish(command(tmp_path / "run", devices=2, **SAME))
-    check(done, tmp_path / "run", single)
+@pytest.mark.parametrize("method", ["maskfeat", "simmim"])
+def test_lightnings_launcher(tmp_path, method):
+    options = dict(method=method, method_options=OTHERS[method])
+    done = finish(command(tmp_path / "run", devices=2, **SAME, **options))
+    check(done, tmp_path / "run", method)
 
 
-def test_torchrun(single, tmp_path):
+def test_torchrun(tmp_path):
+    options = dict(method="mae", method_options=OTHERS["mae"])
     launcher = (sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2")
-    arguments = command(tmp_path / "run", *launcher, "--standalone", devices=2, **SAME)
+    arguments = command(tmp_path / "run", *launcher, "--standalone", devices=2, **SAME, **options)
     done = finish(arguments)
-    check(done, tmp_path / "run", single)
+    check(done, tmp_path / "run", "mae")
 
 
 def test_ranks_see_other_samples_and_masks():
