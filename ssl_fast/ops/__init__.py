@@ -2,6 +2,7 @@
 
 from .hog import hog, hog_tokens
 from .masks import (
+    IbotMask,
     block_mask,
     cube_mask,
     ibot_mask,
@@ -12,6 +13,7 @@ from .masks import (
 )
 
 __all__ = [
+    "IbotMask",
     "block_mask",
     "cube_mask",
     "hog",
