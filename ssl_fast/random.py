@@ -152,6 +152,13 @@ def sample_id_tensor(sample_ids: Tensor | None, num_samples: int, device: torch.
     return sample_ids
 
 
+def optional_sample_ids(
+    sample_ids: Tensor | None, num_samples: int, device: torch.device
+) -> Tensor | None:
+    """The same for an op that knows by itself what None is: a launch less."""
+    return None if sample_ids is None else sample_id_tensor(sample_ids, num_samples, device)
+
+
 def device_of(device: torch.device | str | None, *tensors: Any) -> torch.device:
     """Where to draw: `device`, else that of the first tensor, else torch's default device."""
     found = next((tensor.device for tensor in tensors if isinstance(tensor, Tensor)), None)

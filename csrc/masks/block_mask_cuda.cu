@@ -32,8 +32,8 @@ __device__ __forceinline__ void sample(const BlockLaw& law, const BlockRule& rul
   while (remaining > 0 && failed < rule.max_failed) {
     const Try mine = propose(law, rule, seed, sample_id, draw + lane * draws_of(rule), remaining);
     const int added = new_cells(words, mine.block, law);
-    const bool counts = failed + lane < rule.max_failed;
-    const unsigned accepted = __ballot_sync(kAllLanes, counts && added > 0 && added <= mine.cap);
+    const bool in_time = failed + lane < rule.max_failed;
+    const unsigned accepted = __ballot_sync(kAllLanes, in_time && added > 0 && added <= mine.cap);
     const int first = __ffs(static_cast<int>(accepted)) - 1;
     if (first < 0) {
       const int tries = least(kWarp, rule.max_failed - failed);

@@ -2,6 +2,7 @@
 
 from .hog import hog, hog_tokens
 from .masks import (
+    IbotMask,
     block_mask,
     cube_mask,
     ibot_mask,
@@ -14,6 +15,7 @@ from .reconstruction import masked_patch_loss
 from .tokens import embed_visible_patches, gather_tokens, random_masking, restore_tokens
 
 __all__ = [
+    "IbotMask",
     "block_mask",
     "cube_mask",
     "embed_visible_patches",

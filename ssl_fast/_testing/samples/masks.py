@@ -54,8 +54,8 @@ def random_mask(dtype: torch.dtype) -> Iterator[Sample]:
     def sample(
         name: str, length: int, kept: int, ids: Tensor | None = None, seed: int = 7
     ) -> Sample:
-        ids = torch.arange(3) if ids is None else ids
-        return Sample(name, (torch.tensor([seed]), ids, length, kept), exact=True)
+        count = 3 if ids is None else len(ids)
+        return Sample(name, (torch.tensor([seed]), ids, count, length, kept), exact=True)
 
     large = torch.tensor([2**63 - 1, -1, 2**32, 5 - 2**63])
     yield sample("mae", 196, 49)

@@ -113,8 +113,7 @@ def _random_mask(batch: int) -> Case:
     kept = int(LENGTH * (1 - RATIO))
 
     def reference(seed: Tensor, noise: Tensor) -> tuple[Tensor, ...]:
-        ids = torch.arange(batch, device=seed.device)
-        return OPS["random_mask"].reference(seed, ids, LENGTH, kept)
+        return OPS["random_mask"].reference(seed, None, batch, LENGTH, kept)
 
     def public(seed: Tensor, noise: Tensor) -> tuple[Tensor, ...]:
         return ops.random_mask(batch, LENGTH, RATIO, seed=seed)
@@ -173,8 +172,7 @@ def mae(noise: Tensor, stable: bool) -> tuple[Tensor, ...]:
 
 def _simmim_mask(batch: int) -> Case:
     def reference(seed: Tensor) -> Tensor:
-        ids = torch.arange(batch, device=seed.device)
-        mask = OPS["random_mask"].reference(seed, ids, 36, 14)[2].bool().view(batch, 6, 6)
+        mask = OPS["random_mask"].reference(seed, None, batch, 36, 14)[2].bool().view(batch, 6, 6)
         return mask.repeat_interleave(8, 1).repeat_interleave(8, 2)
 
     def public(seed: Tensor) -> Tensor:

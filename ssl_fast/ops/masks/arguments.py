@@ -120,7 +120,7 @@ def cube_law(
     if min_block is None:
         min_block = max(1, cells // 5)
     blocks = _check_blocks(cells, cells, min_block, max_block, min_aspect, max_aspect)
-    return CubeLaw(frames, height, width, round(mask_ratio * frames * cells), *blocks)
+    return CubeLaw(frames, height, width, round(mask_ratio * (frames * cells)), *blocks)
 
 
 def tube_counts(grid: Any, mask_ratio: Any, kind: Any) -> tuple[tuple[int, int, int], int, int]:
@@ -129,7 +129,7 @@ def tube_counts(grid: Any, mask_ratio: Any, kind: Any) -> tuple[tuple[int, int, 
     check_ratio("mask_ratio", mask_ratio)
     if kind not in ("random", "block"):
         raise ValueError(f"kind is {kind!r}; accepted are 'random' and 'block'")
-    share = mask_ratio * height * width
+    share = mask_ratio * (height * width)
     num_masked = int(share) if kind == "random" else round(share)
     return (frames, height, width), num_masked, max(1, num_masked // 5)
 

@@ -88,7 +88,7 @@ def multiblock_mask(
     kept = contexts.flatten(2)
     size = int(kept.sum(dim=2).min()) if num_samples else 0
     if compat is None:
-        order = permuted(seeds, ids, kept.shape[2], 0)[1][:, None]
+        order = permuted(seeds, ids, num_samples, kept.shape[2], 0)[1][:, None]
     else:
         order = torch.arange(kept.shape[2], device=where)
     # Cells of the context come first, then the others.

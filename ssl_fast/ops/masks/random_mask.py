@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..._dispatch import register
-from ...random import device_of, sample_id_tensor, seed_tensor
+from ...random import device_of, optional_sample_ids, seed_tensor
 from . import reference
 from .arguments import check_int, check_length, num_kept
 from .launchers import triton_launcher
@@ -61,12 +61,15 @@ def random_mask(
         _check_noise(noise, (num_samples, length), where, seed, sample_ids)
         return _random_mask_from_noise(noise, kept)
     seeds = seed_tensor(seed, where)
-    return permuted(seeds, sample_id_tensor(sample_ids, num_samples, where), length, kept)
+    ids = optional_sample_ids(sample_ids, num_samples, where)
+    return permuted(seeds, ids, num_samples, length, kept)
 
 
-def permuted(seed: Tensor, sample_ids: Tensor, length: int, kept: int) -> Triple:
+def permuted(
+    seed: Tensor, sample_ids: Tensor | None, num_samples: int, length: int, kept: int
+) -> Triple:
     """`random_mask` of checked arguments."""
-    return _random_mask(seed, sample_ids, length, kept)
+    return _random_mask(seed, sample_ids, num_samples, length, kept)
 
 
 def first_by_noise(noise: Tensor, count: int) -> Tensor:
@@ -96,8 +99,10 @@ def _fakes(like: Tensor, count: int, length: int, kept: int) -> Triple:
     )
 
 
-def _fake(seed: Tensor, sample_ids: Tensor, length: int, kept: int) -> Triple:
-    return _fakes(sample_ids, sample_ids.shape[0], length, kept)
+def _fake(
+    seed: Tensor, sample_ids: Tensor | None, num_samples: int, length: int, kept: int
+) -> Triple:
+    return _fakes(seed, num_samples, length, kept)
 
 
 def _fake_from_noise(noise: Tensor, kept: int) -> Triple:
@@ -105,8 +110,8 @@ def _fake_from_noise(noise: Tensor, kept: int) -> Triple:
 
 
 _random_mask = register(
-    "random_mask(Tensor seed, Tensor sample_ids, SymInt length, SymInt num_kept)"
-    " -> (Tensor, Tensor, Tensor)",
+    "random_mask(Tensor seed, Tensor? sample_ids, SymInt num_samples, SymInt length, "
+    "SymInt num_kept) -> (Tensor, Tensor, Tensor)",
     reference=reference.random_mask,
     fake=_fake,
     triton=triton_launcher("random_mask"),

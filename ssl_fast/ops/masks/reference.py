@@ -23,9 +23,13 @@ POWER_OF_TWO = (3638843, 13967333, 64794887, 186034393, 268435456)
 
 
 def random_mask(
-    seed: Tensor, sample_ids: Tensor, length: int, num_kept: int
+    seed: Tensor, sample_ids: Tensor | None, num_samples: int, length: int, num_kept: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Seed [1] and sample ids [N] to ids_keep [N, K], ids_restore and mask [N, length]."""
+    """Seed [1] and sample ids [N], None for 0 .. N - 1, to ids_keep [N, K], ids_restore and mask
+    [N, length].
+    """
+    if sample_ids is None:
+        sample_ids = torch.arange(num_samples, device=seed.device)
     draws = torch.arange((length + 3) // 4, device=seed.device)
     words = draw_words(seed, sample_ids[:, None], draws, Stream.RANDOM_MASK)
     keys = torch.stack(words, dim=2).flatten(1)[:, :length]

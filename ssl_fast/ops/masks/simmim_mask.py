@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ...random import device_of, sample_id_tensor, seed_tensor
+from ...random import device_of, optional_sample_ids, seed_tensor
 from .arguments import check_int, simmim_sizes
 from .random_mask import permuted
 
@@ -48,8 +48,8 @@ def simmim_mask(
         input_size, mask_patch_size, model_patch_size, mask_ratio
     )
     where = device_of(device, seed, sample_ids)
-    ids = sample_id_tensor(sample_ids, num_samples, where)
-    _, _, mask = permuted(seed_tensor(seed, where), ids, side**2, side**2 - num_masked)
+    ids, seeds = optional_sample_ids(sample_ids, num_samples, where), seed_tensor(seed, where)
+    _, _, mask = permuted(seeds, ids, num_samples, side**2, side**2 - num_masked)
     coarse = mask.bool().view(num_samples, side, 1, side, 1)
     fine = coarse.expand(num_samples, side, scale, side, scale)
     return fine.reshape(num_samples, side * scale, side * scale)

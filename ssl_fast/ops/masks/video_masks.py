@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..._dispatch import register
-from ...random import device_of, sample_id_tensor, seed_tensor
+from ...random import device_of, optional_sample_ids, sample_id_tensor, seed_tensor
 from . import reference
 from .arguments import check_int, cube_law, tube_counts
 from .block_mask import block_mask
@@ -53,11 +53,10 @@ def tube_mask(
     check_int("num_samples", num_samples, 0)
     (frames, height, width), num_masked, min_block = tube_counts(grid, mask_ratio, kind)
     where = device_of(device, seed, sample_ids)
-    ids = sample_id_tensor(sample_ids, num_samples, where)
-    seeds = seed_tensor(seed, where)
+    ids, seeds = optional_sample_ids(sample_ids, num_samples, where), seed_tensor(seed, where)
     if kind == "random":
         cells = height * width
-        mask = permuted(seeds, ids, cells, cells - num_masked)[2].bool()
+        mask = permuted(seeds, ids, num_samples, cells, cells - num_masked)[2].bool()
     else:
         mask = block_mask(
             num_samples, (height, width), num_masked, min_block, seed=seeds, sample_ids=ids

@@ -40,10 +40,20 @@ def block(stream: int, fill: bool, video: bool, ibot: bool, size: int) -> dict[s
 
 
 CASES = [
-    ("_random_mask_kernel", {"NOISE": False, "BLOCK": 256}, RANKS, ()),
-    ("_random_mask_kernel", {"NOISE": True, "BLOCK": 2048}, {**RANKS, "noise": "*bf16"}, ()),
-    ("_random_mask_kernel", {"NOISE": False, "BLOCK": 1, "length": 1}, RANKS, ()),
-    ("_pack_kernel", {"NOISE": False, "BLOCK": 1024}, {**RANKS, "packed": "*i64"}, ()),
+    ("_random_mask_kernel", {"NOISE": False, "LISTED": False, "BLOCK": 256}, RANKS, ()),
+    (
+        "_random_mask_kernel",
+        {"NOISE": True, "LISTED": False, "BLOCK": 2048},
+        {**RANKS, "noise": "*bf16"},
+        (),
+    ),
+    ("_random_mask_kernel", {"NOISE": False, "LISTED": True, "BLOCK": 1, "length": 1}, RANKS, ()),
+    (
+        "_pack_kernel",
+        {"NOISE": False, "LISTED": True, "BLOCK": 1024},
+        {**RANKS, "packed": "*i64"},
+        (),
+    ),
     ("_rank_kernel", {"BLOCK": 1024}, {**RANKS, "packed": "*i64"}, ()),
     ("_block_kernel", block(1, True, False, False, 256), BLOCKS, ()),
     ("_block_kernel", {**block(1, True, False, False, 16), "num_masked": 1}, BLOCKS, ()),

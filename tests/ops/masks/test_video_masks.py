@@ -47,6 +47,19 @@ def test_block_tubes_are_those_of_block_mask(ratio: float) -> None:
     assert torch.equal(mask, expected[:, None].expand(5, 4, 6, 7))
 
 
+def test_counts_are_those_of_python_doubles() -> None:
+    """VideoMAE, SlowFast: the ratio times the whole number of patches."""
+    for ratio in (0.07, 0.29, 0.57, 0.9, 1.4 / 3):
+        grid = (5, 10, 21)
+        counts = [
+            ops.tube_mask(1, grid, ratio, kind=kind, seed=1)[0, 0].sum()
+            for kind in ("random", "block")
+        ]
+        assert counts == [int(ratio * 210), round(ratio * 210)]
+        law = arguments.cube_law(grid, ratio, None, None, 0.3, None)
+        assert law.num_masked == round(1050 * ratio)
+
+
 def test_law_of_random_tubes() -> None:
     """VideoMAE shuffles zeros and ones: cells, and pairs of cells."""
     ours = ops.tube_mask(40_000, (2, 4, 4), 0.7, seed=1)[:, 0].numpy()
