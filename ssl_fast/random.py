@@ -22,6 +22,10 @@ class Stream(enum.IntEnum):
     DERIVE_SEED = 0
     BLOCK_MASK = 1
     RANDOM_MASK = 2
+    IBOT_MASK = 3
+    CUBE_MASK = 4
+    MULTIBLOCK_MASK = 5
+    MULTIBLOCK_SIZES = 6
 
 
 def philox(counter: tuple[Any, ...], key: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -83,6 +87,11 @@ def derive_seed(seed: int, *keys: int) -> int:
     return state & (2**63 - 1)
 
 
+def multiblock_words(seed: int) -> tuple[int, ...]:
+    """Three random words that make the sizes of I-JEPA's blocks: of the seed, not of a sample."""
+    return philox((0, 0, 0, Stream.MULTIBLOCK_SIZES), words_of(seed))[:3]
+
+
 def check_seed(seed: Any, name: str = "seed") -> int:
     """`seed` as an int of 64 bits, signed or not.
 
@@ -141,6 +150,13 @@ def sample_id_tensor(sample_ids: Tensor | None, num_samples: int, device: torch.
         raise ValueError(f"sample_ids has shape {shape}; expected ({num_samples},), one an image")
     _check_device("sample_ids", sample_ids, device)
     return sample_ids
+
+
+def optional_sample_ids(
+    sample_ids: Tensor | None, num_samples: int, device: torch.device
+) -> Tensor | None:
+    """The same for an op that knows by itself what None is: a launch less."""
+    return None if sample_ids is None else sample_id_tensor(sample_ids, num_samples, device)
 
 
 def device_of(device: torch.device | str | None, *tensors: Any) -> torch.device:

@@ -18,7 +18,13 @@ struct Philox {
   uint32_t word[4];
 };
 
-enum Stream : uint32_t { kBlockMaskStream = 1, kRandomMaskStream = 2 };
+enum Stream : uint32_t {
+  kBlockMaskStream = 1,
+  kRandomMaskStream = 2,
+  kIbotMaskStream = 3,
+  kCubeMaskStream = 4,
+  kMultiblockMaskStream = 5
+};
 
 constexpr int kPhiloxRounds = 10;
 

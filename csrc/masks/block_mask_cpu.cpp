@@ -5,28 +5,33 @@ namespace ssl_fast::masks::SSL_FAST_ISA {
 
 namespace {
 
-void mask_block(Word* words, const Block& block, int grid_width) {
-  const int begin = block.top * grid_width + block.left;
-  const int end = begin + (block.height - 1) * grid_width + block.width;
-  for (int i = begin / kWordBits; i <= (end - 1) / kWordBits; ++i)
-    words[i] |= word_of_block(block, grid_width, i);
+void mask_block(Word* words, const Block& block, const BlockLaw& law) {
+  for (int frame = block.front; frame < block.front + block.frames; ++frame) {
+    const Block part = in_frame(block, frame, law.height);
+    const int begin = part.top * law.width + part.left;
+    const int end = begin + (part.height - 1) * law.width + part.width;
+    for (int i = begin / kWordBits; i <= (end - 1) / kWordBits; ++i)
+      words[i] |= word_of_block(part, law.width, i);
+  }
 }
 
-void sample(const BlockLaw& law, uint64_t seed, uint64_t sample_id, Word* words) {
+void sample(const BlockLaw& law, const BlockRule& rule, uint64_t seed, uint64_t sample_id,
+            Word* words) {
   int remaining = law.num_masked, failed = 0;
-  uint32_t draw = 0;
-  while (remaining > 0 && failed < kMaxFailedTries) {
-    const int cap = least(remaining, law.max_block);
-    const Block block = propose(law, draw_words(seed, sample_id, draw++, kBlockMaskStream), cap);
-    const int added = new_cells(words, block, law.width);
+  uint32_t draw = rule.first_draw;
+  while (remaining > 0 && failed < rule.max_failed) {
+    const Try trial = propose(law, rule, seed, sample_id, draw, remaining);
+    draw += draws_of(rule);
+    const int added = new_cells(words, trial.block, law);
     ++failed;
-    if (added == 0 || added > cap) continue;
-    mask_block(words, block, law.width);
+    if (added <= 0 || added > trial.cap) continue;
+    mask_block(words, trial.block, law);
     remaining -= added;
     failed = 0;
   }
+  if (!rule.fill) return;
   for (; remaining > 0; --remaining) {
-    const Philox random = draw_words(seed, sample_id, draw++, kBlockMaskStream);
+    const Philox random = draw_words(seed, sample_id, draw++, rule.stream);
     mask_cell(words, choose_free_cell(law, random, words, remaining));
   }
 }
@@ -38,12 +43,14 @@ void write(const Word* words, int cells, uint8_t* out) {
 }  // namespace
 
 void block_mask(const BlockMaskParams& p, int64_t begin, int64_t end) {
-  const int cells = p.law.height * p.law.width, count = words_of(p.law);
+  const int cells = cells_of(p.law), count = words_of(p.law);
+  BlockLaw law = p.law;
   Word words[kMaxWords];
   for (int64_t i = begin; i < end; ++i) {
     for (int w = 0; w <= count; ++w) words[w] = 0;
+    if (p.counts != nullptr) law.num_masked = p.counts[i];
     const int64_t id = p.sample_ids[i * p.id_stride];
-    sample(p.law, static_cast<uint64_t>(*p.seed), static_cast<uint64_t>(id), words);
+    sample(law, p.rule, static_cast<uint64_t>(*p.seed), static_cast<uint64_t>(id), words);
     write(words, cells, p.out + i * cells);
   }
 }

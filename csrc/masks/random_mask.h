@@ -18,7 +18,7 @@ constexpr int kMaxTokens = 65536;
 
 struct RandomMaskParams {
   const int64_t* seed;        // one; unused with noise
-  const int64_t* sample_ids;  // [count], elements `id_stride` apart; unused with noise
+  const int64_t* sample_ids;  // [count], elements `id_stride` apart; null for 0 .. count - 1
   int64_t id_stride;
   const void* noise;  // [count, length] or null
   DType dtype;        // of the noise

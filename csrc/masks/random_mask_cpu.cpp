@@ -6,12 +6,11 @@ namespace ssl_fast::masks::SSL_FAST_ISA {
 
 namespace {
 
-constexpr int kDraws =
-    32;  // of Philox at a time: few enough to waste little, too many to be unrolled
+// Draws of Philox at a time: few enough to waste little, too many for their loop to be unrolled.
+constexpr int kDraws = 32;
 
 // Elements to sort: key << 32 | token.
 SSL_HD uint64_t element(uint32_t key, int token) { return uint64_t{key} << 32 | token; }
-SSL_HD uint32_t key_of(uint64_t element) { return static_cast<uint32_t>(element >> 32); }
 
 // 4 * kDraws keys, from draw `first` on: philox4x32, round by round for all.
 void draw_keys(uint64_t seed, uint64_t id, uint32_t first, uint32_t* keys) {
@@ -127,7 +126,8 @@ void random_mask(const RandomMaskParams& p, int64_t begin, int64_t end, uint64_t
     const uint64_t* sorted = a;
     if (p.noise == nullptr) {
       const auto seed = static_cast<uint64_t>(*p.seed);
-      const auto id = static_cast<uint64_t>(p.sample_ids[sample * p.id_stride]);
+      const int64_t given = p.sample_ids ? p.sample_ids[sample * p.id_stride] : sample;
+      const auto id = static_cast<uint64_t>(given);
       for (int i = 0; i < length; i += 4 * kDraws) draw_keys(seed, id, i / 4, keys + i);
       sort_uniform(keys, length, a, counts);
     } else if (p.dtype == DType::kFloat64) {

@@ -1,5 +1,6 @@
 // The glue of random masks: checks (a second fence, the first is in ssl_fast/ops/masks),
 // allocation, registration.
+#include <optional>
 #include <tuple>
 #include <vector>
 
@@ -42,17 +43,21 @@ RandomMaskParams make_params(int64_t count, int64_t length, int64_t kept) {
   return p;
 }
 
-Outputs random_mask(const Tensor& seed, const Tensor& sample_ids, int64_t length,
-                    int64_t num_kept) {
+Outputs random_mask(const Tensor& seed, std::optional<Tensor> sample_ids, int64_t num_samples,
+                    int64_t length, int64_t num_kept) {
   STD_TORCH_CHECK(seed.scalar_type() == ScalarType::Long && seed.numel() == 1,
                   "random_mask: seed must be one int64");
-  STD_TORCH_CHECK(sample_ids.scalar_type() == ScalarType::Long && sample_ids.dim() == 1,
-                  "random_mask: sample_ids must be int64 [N]");
-  RandomMaskParams p = make_params(sample_ids.size(0), length, num_kept);
+  STD_TORCH_CHECK(num_samples >= 0, "random_mask: num_samples out of range");
+  RandomMaskParams p = make_params(num_samples, length, num_kept);
   p.seed = static_cast<const int64_t*>(seed.const_data_ptr());
-  p.sample_ids = static_cast<const int64_t*>(sample_ids.const_data_ptr());
-  p.id_stride = sample_ids.stride(0);
-  return run(p, sample_ids);
+  if (sample_ids) {
+    STD_TORCH_CHECK(sample_ids->scalar_type() == ScalarType::Long && sample_ids->dim() == 1 &&
+                        sample_ids->size(0) == num_samples,
+                    "random_mask: sample_ids must be int64 [N]");
+    p.sample_ids = static_cast<const int64_t*>(sample_ids->const_data_ptr());
+    p.id_stride = sample_ids->stride(0);
+  }
+  return run(p, seed);
 }
 
 Outputs random_mask_from_noise(const Tensor& noise, int64_t num_kept) {

@@ -1,6 +1,20 @@
-"""Modules over the ops, named as users know them."""
+"""Modules over the ops, and transforms, named as users know them."""
+
+from typing import TYPE_CHECKING, Any
 
 from .hog import HOGGenerator
 from .patch_dropout import PatchDropout
 
-__all__ = ["HOGGenerator", "PatchDropout"]
+if TYPE_CHECKING:
+    from .mask_generators import BEiTMaskGenerator, SimMIMMaskGenerator
+
+__all__ = ["BEiTMaskGenerator", "HOGGenerator", "PatchDropout", "SimMIMMaskGenerator"]
+
+
+def __getattr__(name: str) -> Any:
+    # Transforms work on NumPy, which is imported for who uses them.
+    if name in ("BEiTMaskGenerator", "SimMIMMaskGenerator"):
+        from . import mask_generators
+
+        return getattr(mask_generators, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""Mask sampling: BEiT's block masks of 14 x 14 patches, 75 masked."""
+"""Mask sampling: BEiT's blocks, MAE's and SimMIM's random masks, a batch of DINOv2's."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from torch import Tensor
 
 from ... import host, ops
 from ..._dispatch import OPS
-from ...ops.masks.arguments import block_law
+from ...ops.masks.arguments import block_law, ibot_law
 from ..case import Case, Check, Inputs, Provider, Skipped
 from ..providers import standard
 
 GRID, MASKED = (14, 14), 75
 MIN_BLOCK, MIN_ASPECT = 4, 0.3
+LENGTH, RATIO = 196, 0.75
 
 
 class MaskedCells(Check):
@@ -28,11 +29,37 @@ class MaskedCells(Check):
         return output.sum(dim=(1, 2))
 
 
+class Permutations(Check):
+    """The same for `random_mask`: places are a permutation, the right number is masked."""
+
+    def view(self, output: Tensor) -> Tensor:
+        whole = output.shape[1] == LENGTH
+        return output.sort(dim=1).values if whole else torch.zeros_like(output)
+
+
+class MaskedCrops(Check):
+    """The same for a batch of crops, of which some are masked."""
+
+    def view(self, output: Tensor) -> Tensor:
+        return output.flatten(1).any(dim=1).sum()
+
+
 def cases(device: str, small: bool) -> Iterator[Case]:
-    """`block_mask` of a batch, and of one image, as a data loader's worker calls it."""
+    """Batches, and single images, as a data loader's worker asks for them."""
     yield _block_mask(4 if small else 256)
+    yield _random_mask(4 if small else 256)
+    yield _random_mask_from_noise(4 if small else 256)
+    yield _simmim_mask(4 if small else 256)
+    yield _ibot_mask(4 if small else 128, (16, 16))
     if not small:
         yield _block_mask(1)
+        yield _random_mask(1)
+        yield _simmim_mask(1)
+        yield _ibot_mask(128, (37, 37))
+
+
+def _seeds(device: str, seed: int) -> Inputs:
+    return (torch.tensor([seed], device=device),)
 
 
 def _block_mask(batch: int) -> Case:
@@ -43,9 +70,6 @@ def _block_mask(batch: int) -> Case:
 
     def public(seed: Tensor) -> Tensor:
         return ops.block_mask(batch, GRID, MASKED, seed=seed)
-
-    def inputs(device: str, seed: int) -> Inputs:
-        return (torch.tensor([seed], device=device),)
 
     def on_host(seed: Tensor) -> Tensor:
         return torch.from_numpy(host.block_mask(batch, GRID, MASKED, seed=int(seed)))
@@ -61,7 +85,7 @@ def _block_mask(batch: int) -> Case:
         name=f"{batch} of {GRID[0]}x{GRID[1]}, {MASKED} masked",
         dtype="bool",
         reference=reference,
-        checks=(MaskedCells("cells masked in each image", inputs, atol=0.0),),
+        checks=(MaskedCells("cells masked in each image", _seeds, atol=0.0),),
         moved_bytes=batch * (math.prod(GRID) + 8),
         providers=(
             *own,
@@ -71,8 +95,149 @@ def _block_mask(batch: int) -> Case:
     )
 
 
-def _on_cpu(function: Callable[[Tensor], Tensor]) -> Callable[[str], Callable[..., Any]]:
-    def prepare(device: str) -> Callable[[Tensor], Tensor]:
+def _noise(batch: int) -> Callable[[str, int], Inputs]:
+    def inputs(device: str, seed: int) -> Inputs:
+        generator = torch.Generator().manual_seed(seed)
+        noise = torch.rand(batch, LENGTH, generator=generator)
+        return torch.tensor([seed], device=device), noise.to(device)
+
+    return inputs
+
+
+def _random_bytes(batch: int) -> int:
+    return batch * (8 + 8 * int(LENGTH * (1 - RATIO)) + 12 * LENGTH)
+
+
+def _random_mask(batch: int) -> Case:
+    """Keys of our own against MAE's, whose random numbers are given, not timed."""
+    kept = int(LENGTH * (1 - RATIO))
+
+    def reference(seed: Tensor, noise: Tensor) -> tuple[Tensor, ...]:
+        return OPS["random_mask"].reference(seed, None, batch, LENGTH, kept)
+
+    def public(seed: Tensor, noise: Tensor) -> tuple[Tensor, ...]:
+        return ops.random_mask(batch, LENGTH, RATIO, seed=seed)
+
+    def on_host(seed: Tensor, noise: Tensor) -> tuple[Tensor, ...]:
+        arrays = host.random_mask(batch, LENGTH, RATIO, seed=int(seed))
+        return tuple(map(torch.from_numpy, arrays))
+
+    return Case(
+        op="random_mask",
+        name=f"{batch} of {LENGTH}, {kept} kept",
+        dtype="int64",
+        reference=reference,
+        checks=(Permutations("permutations", _noise(batch), atol=0.0),),
+        moved_bytes=_random_bytes(batch),
+        providers=(
+            *standard("random_mask", public, reference),
+            Provider("host (NumPy)", _on_cpu(on_host)),
+            Provider("MAE's two argsorts", lambda device: lambda seed, noise: mae(noise, False)),
+        ),
+    )
+
+
+def _random_mask_from_noise(batch: int) -> Case:
+    kept = int(LENGTH * (1 - RATIO))
+
+    def reference(seed: Tensor, noise: Tensor) -> tuple[Tensor, ...]:
+        return OPS["random_mask_from_noise"].reference(noise, kept)
+
+    def public(seed: Tensor, noise: Tensor) -> tuple[Tensor, ...]:
+        return ops.random_mask(batch, LENGTH, RATIO, noise=noise)
+
+    return Case(
+        op="random_mask_from_noise",
+        name=f"{batch} of {LENGTH}, {kept} kept",
+        dtype="float32",
+        reference=reference,
+        checks=(Check("uniform noise", _noise(batch), atol=0.0),),
+        moved_bytes=_random_bytes(batch) + 4 * batch * LENGTH,
+        providers=(
+            *standard("random_mask_from_noise", public, reference),
+            Provider("MAE's two argsorts", lambda device: lambda seed, noise: mae(noise, True)),
+        ),
+    )
+
+
+def mae(noise: Tensor, stable: bool) -> tuple[Tensor, ...]:
+    """Masks by the algorithm of MAE's random_masking; stable where noise may be equal."""
+    kept = int(noise.shape[1] * (1 - RATIO))
+    order = torch.argsort(noise, dim=1, stable=stable)
+    ids_restore = torch.argsort(order, dim=1, stable=stable)
+    mask = torch.ones(noise.shape, device=noise.device)
+    mask[:, :kept] = 0
+    return order[:, :kept], ids_restore, torch.gather(mask, 1, ids_restore)
+
+
+def _simmim_mask(batch: int) -> Case:
+    def reference(seed: Tensor) -> Tensor:
+        mask = OPS["random_mask"].reference(seed, None, batch, 36, 14)[2].bool().view(batch, 6, 6)
+        return mask.repeat_interleave(8, 1).repeat_interleave(8, 2)
+
+    def public(seed: Tensor) -> Tensor:
+        return ops.simmim_mask(batch, seed=seed)
+
+    def on_host(seed: Tensor) -> Tensor:
+        return torch.from_numpy(host.simmim_mask(batch, seed=int(seed)))
+
+    def python_loop(seed: Tensor) -> Tensor:
+        rng = np.random.RandomState(int(seed))
+        masks = np.zeros((batch, 36), int)
+        for mask in masks:
+            mask[rng.permutation(36)[:22]] = 1
+        fine = [mask.reshape(6, 6).repeat(8, axis=0).repeat(8, axis=1) for mask in masks]
+        return torch.from_numpy(np.stack(fine))
+
+    return Case(
+        op="random_mask",
+        name=f"SimMIM: {batch} of 48x48, 1408 masked",
+        dtype="bool",
+        reference=reference,
+        checks=(MaskedCells("cells masked in each image", _seeds, atol=0.0),),
+        moved_bytes=batch * (48 * 48 + 8),
+        providers=(
+            *standard("random_mask", public, reference),
+            Provider("host (NumPy)", _on_cpu(on_host)),
+            Provider("Python loop, mmpretrain's law", _on_cpu(python_loop)),
+        ),
+    )
+
+
+def _ibot_mask(batch: int, grid: tuple[int, int]) -> Case:
+    law = ibot_law(batch, grid, (0.1, 0.5), 0.5, MIN_BLOCK, None, MIN_ASPECT, None)
+
+    def reference(seed: Tensor) -> Tensor:
+        return OPS["ibot_mask"].reference(seed, torch.arange(batch, device=seed.device), *law)
+
+    def public(seed: Tensor) -> Tensor:
+        return ops.ibot_mask(batch, grid, seed=seed).mask.view(batch, *grid)
+
+    def on_host(seed: Tensor) -> Tensor:
+        mask = host.ibot_mask(batch, grid, seed=int(seed)).mask
+        return torch.from_numpy(mask).view(batch, *grid)
+
+    def python_loop(seed: Tensor) -> Tensor:
+        return collate_in_python(batch, grid, np.random.RandomState(int(seed)))
+
+    own = (p for p in standard("ibot_mask", public, reference) if p.name != "reference compiled")
+    return Case(
+        op="ibot_mask",
+        name=f"{batch} of {grid[0]}x{grid[1]}, half of them masked",
+        dtype="bool",
+        reference=reference,
+        checks=(MaskedCrops("number of masked crops", _seeds, atol=0.0),),
+        moved_bytes=batch * (math.prod(grid) + 8) + 12 * law.upper_bound,
+        providers=(
+            *own,
+            Provider("host (NumPy)", _on_cpu(on_host)),
+            Provider("Python loop, DINOv2's law", _on_cpu(python_loop)),
+        ),
+    )
+
+
+def _on_cpu(function: Callable[..., Any]) -> Callable[[str], Callable[..., Any]]:
+    def prepare(device: str) -> Callable[..., Any]:
         if device != "cpu":
             raise Skipped("timed on the CPU only")
         return function
@@ -85,11 +250,28 @@ def mask_in_python(rng: np.random.RandomState) -> NDArray[np.bool_]:
     mask = np.zeros(GRID, bool)
     remaining = MASKED
     while remaining:
-        remaining -= _try_blocks(mask, remaining, rng)
+        remaining -= _try_blocks(mask, remaining, rng, last=0)
     return mask
 
 
-def _try_blocks(mask: NDArray[np.bool_], cap: int, rng: np.random.RandomState) -> int:
+def collate_in_python(batch: int, grid: tuple[int, int], rng: np.random.RandomState) -> Tensor:
+    """The masks of a batch by the algorithm of DINOv2's collate, with indices and weights."""
+    cells, masked = math.prod(grid), batch // 2
+    ratios = np.linspace(0.1, 0.5, masked + 1)
+    masks = [np.zeros(grid, bool) for _ in range(batch)]
+    for mask, low, high in zip(masks, ratios[:-1], ratios[1:], strict=False):
+        remaining = int(cells * rng.uniform(low, high))
+        while remaining:
+            new = _try_blocks(mask, min(remaining, cells // 2), rng, last=1)
+            remaining = remaining - new if new else 0
+    rng.shuffle(masks)
+    collated = torch.from_numpy(np.stack(masks)).flatten(1)
+    collated.flatten().nonzero().flatten()
+    (1 / collated.sum(-1).clamp(min=1.0)).unsqueeze(-1).expand_as(collated)[collated]
+    return collated.view(batch, *grid)
+
+
+def _try_blocks(mask: NDArray[np.bool_], cap: int, rng: np.random.RandomState, last: int) -> int:
     """Masks the first acceptable one of ten blocks; returns its number of new cells, or 0."""
     height, width = mask.shape
     log_aspect = -math.log(MIN_ASPECT)
@@ -99,7 +281,7 @@ def _try_blocks(mask: NDArray[np.bool_], cap: int, rng: np.random.RandomState) -
         h, w = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
         if h >= height or w >= width:
             continue
-        top, left = rng.randint(height - h), rng.randint(width - w)
+        top, left = rng.randint(height - h + last), rng.randint(width - w + last)
         block = mask[top : top + h, left : left + w]
         new = h * w - int(block.sum())
         if 0 < new <= cap:

@@ -5,16 +5,16 @@ Source: He et al., "Masked Autoencoders Are Scalable Vision Learners" (2022).
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..._dispatch import register
-from ...random import device_of, sample_id_tensor, seed_tensor
+from ...random import device_of, optional_sample_ids, seed_tensor
 from . import reference
 from .arguments import check_int, check_length, num_kept
+from .launchers import triton_launcher
 
 Triple = tuple[Tensor, Tensor, Tensor]
 
@@ -61,12 +61,20 @@ def random_mask(
         _check_noise(noise, (num_samples, length), where, seed, sample_ids)
         return _random_mask_from_noise(noise, kept)
     seeds = seed_tensor(seed, where)
-    return permuted(seeds, sample_id_tensor(sample_ids, num_samples, where), length, kept)
+    ids = optional_sample_ids(sample_ids, num_samples, where)
+    return permuted(seeds, ids, num_samples, length, kept)
 
 
-def permuted(seed: Tensor, sample_ids: Tensor, length: int, kept: int) -> Triple:
+def permuted(
+    seed: Tensor, sample_ids: Tensor | None, num_samples: int, length: int, kept: int
+) -> Triple:
     """`random_mask` of checked arguments."""
-    return _random_mask(seed, sample_ids, length, kept)
+    return _random_mask(seed, sample_ids, num_samples, length, kept)
+
+
+def first_by_noise(noise: Tensor, count: int) -> Tensor:
+    """[N, count] int64: the tokens of the smallest noise [N, L], in its order."""
+    return _random_mask_from_noise(noise, count)[0]
 
 
 def _check_noise(
@@ -91,33 +99,26 @@ def _fakes(like: Tensor, count: int, length: int, kept: int) -> Triple:
     )
 
 
-def _fake(seed: Tensor, sample_ids: Tensor, length: int, kept: int) -> Triple:
-    return _fakes(sample_ids, sample_ids.shape[0], length, kept)
+def _fake(
+    seed: Tensor, sample_ids: Tensor | None, num_samples: int, length: int, kept: int
+) -> Triple:
+    return _fakes(seed, num_samples, length, kept)
 
 
 def _fake_from_noise(noise: Tensor, kept: int) -> Triple:
     return _fakes(noise, noise.shape[0], noise.shape[1], kept)
 
 
-def _triton(name: str) -> Callable[[], Callable[..., Any]]:
-    def load() -> Callable[..., Any]:
-        from . import triton_kernels
-
-        return getattr(triton_kernels, name)
-
-    return load
-
-
 _random_mask = register(
-    "random_mask(Tensor seed, Tensor sample_ids, SymInt length, SymInt num_kept)"
-    " -> (Tensor, Tensor, Tensor)",
+    "random_mask(Tensor seed, Tensor? sample_ids, SymInt num_samples, SymInt length, "
+    "SymInt num_kept) -> (Tensor, Tensor, Tensor)",
     reference=reference.random_mask,
     fake=_fake,
-    triton=_triton("random_mask"),
+    triton=triton_launcher("random_mask"),
 )
 _random_mask_from_noise = register(
     "random_mask_from_noise(Tensor noise, SymInt num_kept) -> (Tensor, Tensor, Tensor)",
     reference=reference.random_mask_from_noise,
     fake=_fake_from_noise,
-    triton=_triton("random_mask_from_noise"),
+    triton=triton_launcher("random_mask_from_noise"),
 )

@@ -6,13 +6,15 @@ kernels and says why each step is as it is.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
 from ...random import WORD, Stream, philox, words_of
-from .arguments import BlockLaw
+from .arguments import SLICE_BITS, BlockLaw
 
-MAX_FAILED_TRIES = 320  # in a row; then single cells fill the rest
+CONTEXT_TRIES = 20  # of I-JEPA, before a target less is avoided
 # 2^f, f in 0 .. 1, in 28 fractional bits, highest power first: exact at 0 and 1, else to 3.4e-6.
 POWER_OF_TWO = (3638843, 13967333, 64794887, 186034393, 268435456)
 
@@ -21,9 +23,13 @@ POWER_OF_TWO = (3638843, 13967333, 64794887, 186034393, 268435456)
 
 
 def random_mask(
-    seed: Tensor, sample_ids: Tensor, length: int, num_kept: int
+    seed: Tensor, sample_ids: Tensor | None, num_samples: int, length: int, num_kept: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Seed [1] and sample ids [N] to ids_keep [N, K], ids_restore and mask [N, length]."""
+    """Seed [1] and sample ids [N], None for 0 .. N - 1, to ids_keep [N, K], ids_restore and mask
+    [N, length].
+    """
+    if sample_ids is None:
+        sample_ids = torch.arange(num_samples, device=seed.device)
     draws = torch.arange((length + 3) // 4, device=seed.device)
     words = draw_words(seed, sample_ids[:, None], draws, Stream.RANDOM_MASK)
     keys = torch.stack(words, dim=2).flatten(1)[:, :length]
@@ -41,6 +47,26 @@ def random_mask_from_noise(noise: Tensor, num_kept: int) -> tuple[Tensor, Tensor
 # ---- Block masks --------------------------------------------------------------------------------
 
 
+class Rule(NamedTuple):
+    """What a sampler of blocks does beside proposing them: csrc/masks/block_mask_math.h.
+
+    Attributes:
+        max_failed: tries in vain, in a row; then the rest is left, or filled by single cells.
+        video: whether blocks last for several frames; then their areas know no cap.
+    """
+
+    stream: Stream
+    first_draw: int
+    max_failed: int
+    fill: bool
+    video: bool
+
+
+BLOCK_RULE = Rule(Stream.BLOCK_MASK, 0, 320, True, False)
+IBOT_RULE = Rule(Stream.IBOT_MASK, 1, 10, False, False)
+CUBE_RULE = Rule(Stream.CUBE_MASK, 0, 100, False, True)
+
+
 def block_mask(
     seed: Tensor,
     sample_ids: Tensor,
@@ -54,38 +80,161 @@ def block_mask(
     exclusive: bool,
 ) -> Tensor:
     """Seed [1] and sample ids [N] to bool [N, height, width] with num_masked True in each."""
-    law = BlockLaw(
-        height,
-        width,
-        num_masked,
-        min_block,
-        max_block,
-        log2_min_aspect,
-        log2_max_aspect,
-        exclusive,
+    aspects = (log2_min_aspect, log2_max_aspect)
+    law = BlockLaw(height, width, num_masked, min_block, max_block, *aspects, exclusive)
+    counts = torch.full_like(sample_ids, num_masked)
+    return _sample_blocks(seed, sample_ids, law, BLOCK_RULE, counts)[:, 0]
+
+
+def cube_mask(
+    seed: Tensor,
+    sample_ids: Tensor,
+    frames: int,
+    height: int,
+    width: int,
+    num_masked: int,
+    min_block: int,
+    max_block: int,
+    log2_min_aspect: int,
+    log2_max_aspect: int,
+) -> Tensor:
+    """Seed [1] and sample ids [N] to bool [N, frames, height, width]."""
+    aspects = (log2_min_aspect, log2_max_aspect)
+    law = BlockLaw(height, width, num_masked, min_block, max_block, *aspects, False)
+    counts = torch.full_like(sample_ids, num_masked)
+    return _sample_blocks(seed, sample_ids, law, CUBE_RULE, counts, frames)
+
+
+def ibot_mask(
+    seed: Tensor,
+    sample_ids: Tensor,
+    height: int,
+    width: int,
+    num_samples_masked: int,
+    low: int,
+    high: int,
+    min_block: int,
+    max_block: int,
+    log2_min_aspect: int,
+    log2_max_aspect: int,
+) -> Tensor:
+    """Seed [1] and sample ids [N] to bool [N, height, width]."""
+    aspects = (log2_min_aspect, log2_max_aspect)
+    law = BlockLaw(height, width, 0, min_block, max_block, *aspects, False)
+    zeros = torch.zeros_like(sample_ids)
+    key, word, *_ = draw_words(seed, sample_ids, zeros, Stream.IBOT_MASK)
+    rank = torch.empty_like(key).scatter_(
+        0, key.argsort(stable=True), torch.arange(len(key), device=key.device)
     )
-    mask = torch.zeros(len(sample_ids), height, width, dtype=torch.bool, device=seed.device)
-    remaining = torch.full_like(sample_ids, num_masked)
-    failed, draw = torch.zeros_like(sample_ids), torch.zeros_like(sample_ids)
-    while len(active := ((remaining > 0) & (failed < MAX_FAILED_TRIES)).nonzero()[:, 0]):
-        random = draw_words(seed, sample_ids[active], draw[active], Stream.BLOCK_MASK)
-        cap = remaining[active].clamp(max=max_block)
-        block = rectangle(law, *propose(law, random, cap))
+    slices = max(num_samples_masked, 1)
+    begin, end = (((high - low) * i + slices - 1) // slices for i in (rank, rank + 1))
+    counts = low + begin + ((end - begin) * word >> 32) >> SLICE_BITS
+    counts = torch.where(rank < num_samples_masked, counts, 0)
+    return _sample_blocks(seed, sample_ids, law, IBOT_RULE, counts)[:, 0]
+
+
+def _sample_blocks(
+    seed: Tensor, sample_ids: Tensor, law: BlockLaw, rule: Rule, counts: Tensor, frames: int = 1
+) -> Tensor:
+    """bool [N, frames, height, width] with counts [N] or, where the rule leaves a rest, less."""
+    shape = (len(sample_ids), frames, law.height, law.width)
+    mask = torch.zeros(shape, dtype=torch.bool, device=seed.device)
+    remaining = counts.clone()
+    failed, draw = torch.zeros_like(counts), torch.full_like(counts, rule.first_draw)
+    while len(active := ((remaining > 0) & (failed < rule.max_failed)).nonzero()[:, 0]):
+        random = draw_words(seed, sample_ids[active], draw[active], rule.stream)
+        cap, area_cap = remaining[active], remaining[active].clamp(max=law.max_block)
+        if rule.video:
+            area_cap = torch.full_like(cap, law.max_block)
+        else:
+            cap = area_cap
+        block = rectangle(law, *propose(law, random, area_cap))[:, None]
+        if rule.video:
+            random = draw_words(seed, sample_ids[active], draw[active] + 1, rule.stream)
+            duration = scale_to(random[0], frames) + 1
+            front = scale_to(random[1], frames - duration + 1)
+            block = block & _interval(front, duration, frames)[:, :, None, None]
         new = (block & ~mask[active]).flatten(1).sum(dim=1)
         accepted = (new > 0) & (new <= cap)
-        mask[active] |= block & accepted[:, None, None]
+        mask[active] |= block & accepted[:, None, None, None]
         remaining[active] -= new * accepted
         failed[active] = (failed[active] + 1) * ~accepted
-        draw[active] += 1
-    while len(active := (remaining > 0).nonzero()[:, 0]):
-        word = draw_words(seed, sample_ids[active], draw[active], Stream.BLOCK_MASK)[0]
+        draw[active] += 2 if rule.video else 1
+    while rule.fill and len(active := (remaining > 0).nonzero()[:, 0]):
+        word = draw_words(seed, sample_ids[active], draw[active], rule.stream)[0]
         free = ~mask[active].flatten(1)
         rank = free.cumsum(dim=1)  # from 1
         chosen = scale_to(word, rank[:, -1]) + 1
-        mask[active] |= (free & (rank == chosen[:, None])).view(-1, height, width)
+        mask[active] |= (free & (rank == chosen[:, None])).view(-1, *shape[1:])
         remaining[active] -= 1
         draw[active] += 1
     return mask
+
+
+# ---- I-JEPA's blocks ----------------------------------------------------------------------------
+
+
+def multiblock_mask(
+    seed: Tensor,
+    sample_ids: Tensor,
+    height: int,
+    width: int,
+    num_targets: int,
+    target_height: int,
+    target_width: int,
+    num_contexts: int,
+    context_height: int,
+    context_width: int,
+    min_keep: int,
+    overlap: bool,
+    exclusive: bool,
+) -> tuple[Tensor, Tensor]:
+    """Seed [1] and sample ids [N] to the targets' cells, int64 [N, T, K], and bool contexts
+    [N, C, height, width]: csrc/masks/multiblock_mask.h has the law.
+    """
+    grid = BlockLaw(height, width, 0, 1, 1, 0, 0, exclusive)
+    draws = torch.arange(num_targets, device=seed.device)
+    random = draw_words(seed, sample_ids[:, None], draws, Stream.MULTIBLOCK_MASK)
+    top, left = _place(grid, random, target_height, target_width)
+    rows = top[..., None, None] + torch.arange(target_height, device=seed.device)[:, None]
+    columns = left[..., None, None] + torch.arange(target_width, device=seed.device)
+    targets = (rows * width + columns).flatten(2)
+
+    contexts = torch.empty(
+        (len(sample_ids), num_contexts, height, width), dtype=torch.bool, device=seed.device
+    )
+    # Cells that are left when the first 0 .. T targets are taken away.
+    left_over = torch.ones(
+        (num_targets + 1, len(sample_ids), height * width), dtype=torch.bool, device=seed.device
+    )
+    for t in range(num_targets):
+        left_over[t + 1] = left_over[t].scatter(1, targets[:, t], False)
+    draw = torch.full_like(sample_ids, num_targets)
+    for c in range(num_contexts):
+        active = torch.arange(len(sample_ids), device=seed.device)
+        tries = 0
+        while len(active):
+            avoided = 0 if overlap else max(num_targets - tries // CONTEXT_TRIES, 0)
+            random = draw_words(seed, sample_ids[active], draw[active], Stream.MULTIBLOCK_MASK)
+            top, left = _place(grid, random, context_height, context_width)
+            sides = (torch.full_like(top, context_height), torch.full_like(top, context_width))
+            block = rectangle(grid, top, left, *sides).flatten(1) & left_over[avoided, active]
+            contexts[active, c] = block.view(-1, height, width)
+            draw[active] += 1
+            active = active[block.sum(dim=1) <= min_keep]
+            tries += 1
+    return targets, contexts
+
+
+def _place(
+    grid: BlockLaw, random: tuple[Tensor, ...], height: int, width: int
+) -> tuple[Tensor, Tensor]:
+    places = 0 if grid.exclusive else 1
+    top = scale_to(random[0], grid.height - height + places)
+    return top, scale_to(random[1], grid.width - width + places)
+
+
+# ---- What they are made of ----------------------------------------------------------------------
 
 
 def draw_words(seed: Tensor, sample_ids: Tensor, draw: Tensor, stream: int) -> tuple[Tensor, ...]:
@@ -93,7 +242,7 @@ def draw_words(seed: Tensor, sample_ids: Tensor, draw: Tensor, stream: int) -> t
     return philox((*words_of(sample_ids), draw, stream), words_of(seed))
 
 
-def scale_to(word: Tensor, count: Tensor) -> Tensor:
+def scale_to(word: Tensor, count: Tensor | int) -> Tensor:
     """A random word to 0 .. count - 1."""
     return word * count >> 32
 

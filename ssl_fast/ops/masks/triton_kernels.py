@@ -1,4 +1,4 @@
-"""Mask sampling in Triton, on integers: the same bits as csrc/masks/, where the laws are told."""
+"""Random masks in Triton, on integers: the same bits as csrc/masks/, where the law is told."""
 
 from __future__ import annotations
 
@@ -9,8 +9,17 @@ from torch import Tensor
 
 from ...random import Stream
 from . import reference
+from .triton_blocks import block_mask, cube_mask, ibot_mask, multiblock_mask
+from .triton_words import words
 
-# ---- Random masks -------------------------------------------------------------------------------
+__all__ = [
+    "block_mask",
+    "cube_mask",
+    "ibot_mask",
+    "multiblock_mask",
+    "random_mask",
+    "random_mask_from_noise",
+]
 
 RANDOM_MASK = tl.constexpr(int(Stream.RANDOM_MASK))
 # The largest row that a program sorts; longer ones are torch.sort's.
@@ -21,19 +30,9 @@ TOKEN = tl.constexpr(0xFFFF)
 
 
 @triton.jit
-def _words(seed, sample_id, draw, STREAM: tl.constexpr):
-    """Four random words, uint32, for a sample id (int64) and each draw (int32)."""
-    draw = draw.to(tl.uint32)
-    sample_id = sample_id + (draw * 0).to(tl.int64)
-    low = (sample_id & 0xFFFFFFFF).to(tl.uint32)
-    high = ((sample_id >> 32) & 0xFFFFFFFF).to(tl.uint32)
-    return tl.philox(seed, low, high, draw, draw * 0 + STREAM)
-
-
-@triton.jit
 def _packed(
     seed, ids, noise, row, token, length, id_stride, stride_n, stride_l, there,
-    NOISE: tl.constexpr,
+    NOISE: tl.constexpr, LISTED: tl.constexpr,
 ):  # fmt: skip
     """key << TOKEN_BITS | token, int64; the largest number behind the row's end."""
     if NOISE:
@@ -44,8 +43,10 @@ def _packed(
         key = tl.where((bits >> 31) != 0, bits ^ 0xFFFFFFFF, bits | 0x80000000)
         key = tl.where(value != value, 0xFFFFFFFF, key)
     else:
-        sample_id = tl.load(ids + row * id_stride)
-        a, b, c, d = _words(tl.load(seed), sample_id, token // 4, RANDOM_MASK)
+        sample_id = row  # where none are given
+        if LISTED:
+            sample_id = tl.load(ids + row * id_stride)
+        a, b, c, d = words(tl.load(seed), sample_id, token // 4, RANDOM_MASK)
         word = token % 4
         key = tl.where(word < 2, tl.where(word == 0, a, b), tl.where(word == 2, c, d))
     packed = (key.to(tl.int64) << TOKEN_BITS) | token.to(tl.int64)
@@ -63,14 +64,14 @@ def _write_ranks(packed, row, rank, keep, restore, mask, length, kept, there):
 @triton.jit
 def _random_mask_kernel(
     seed, ids, noise, keep, restore, mask, length, kept, id_stride, stride_n, stride_l,
-    NOISE: tl.constexpr, BLOCK: tl.constexpr,
+    NOISE: tl.constexpr, LISTED: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """A row: packed, sorted, written."""
     row = tl.program_id(0).to(tl.int64)
     place = tl.arange(0, BLOCK)
     there = place < length
     packed = _packed(
-        seed, ids, noise, row, place, length, id_stride, stride_n, stride_l, there, NOISE
+        seed, ids, noise, row, place, length, id_stride, stride_n, stride_l, there, NOISE, LISTED
     )
     _write_ranks(tl.sort(packed), row, place, keep, restore, mask, length, kept, there)
 
@@ -78,13 +79,13 @@ def _random_mask_kernel(
 @triton.jit
 def _pack_kernel(
     seed, ids, noise, packed, length, id_stride, stride_n, stride_l,
-    NOISE: tl.constexpr, BLOCK: tl.constexpr,
+    NOISE: tl.constexpr, LISTED: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0).to(tl.int64)
     token = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     there = token < length
     value = _packed(
-        seed, ids, noise, row, token, length, id_stride, stride_n, stride_l, there, NOISE
+        seed, ids, noise, row, token, length, id_stride, stride_n, stride_l, there, NOISE, LISTED
     )
     tl.store(packed + row * length + token, value, mask=there)
 
@@ -106,26 +107,28 @@ def _sorted_rows(like, count, length, kept, seed, ids, noise):
         return keep, restore, mask
     by_noise = noise is not None
     # Pointers that NOISE leaves unused are some tensor's.
-    inputs = (mask, mask, noise) if by_noise else (seed, ids, mask)
-    strides = (0, *noise.stride()) if by_noise else (ids.stride(0), 0, 0)
+    listed = ids is not None
+    inputs = (mask, mask, noise) if by_noise else (seed, ids if listed else seed, mask)
+    strides = (0, *noise.stride()) if by_noise else (ids.stride(0) if listed else 0, 0, 0)
     if length <= MAX_SORTED:
         block = triton.next_power_of_2(length)
         _random_mask_kernel[(count,)](
             *inputs, keep, restore, mask, length, kept, *strides,
-            NOISE=by_noise, BLOCK=block, num_warps=max(1, min(8, block // 128)),
+            NOISE=by_noise, LISTED=listed, BLOCK=block, num_warps=max(1, min(8, block // 128)),
         )  # fmt: skip
         return keep, restore, mask
     grid = (count, triton.cdiv(length, 1024))
     packed = like.new_empty((count, length), dtype=torch.int64)
-    _pack_kernel[grid](*inputs, packed, length, *strides, NOISE=by_noise, BLOCK=1024)
+    _pack_kernel[grid](*inputs, packed, length, *strides, NOISE=by_noise, LISTED=listed, BLOCK=1024)
     _rank_kernel[grid](packed.sort(dim=1).values, keep, restore, mask, length, kept, BLOCK=1024)
     return keep, restore, mask
 
 
-def random_mask(seed: Tensor, sample_ids: Tensor, length: int, num_kept: int):
+def random_mask(
+    seed: Tensor, sample_ids: Tensor | None, num_samples: int, length: int, num_kept: int
+):
     """Launcher of `ssl_fast::random_mask`."""
-    count = sample_ids.shape[0]
-    return _sorted_rows(sample_ids, count, length, num_kept, seed, sample_ids, None)
+    return _sorted_rows(seed, num_samples, length, num_kept, seed, sample_ids, None)
 
 
 def random_mask_from_noise(noise: Tensor, num_kept: int):

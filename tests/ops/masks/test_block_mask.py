@@ -7,12 +7,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 
 from ssl_fast import host, ops
 from ssl_fast._dispatch import OPS, backends
 from ssl_fast.ops.masks import arguments, reference
 from ssl_fast.random import Stream
+from tests.ops.masks.upstream import (
+    difference_of_counts,
+    difference_of_frequencies,
+    edges,
+    propose,
+    sample_blocks,
+    too_far,
+)
 from tests.ops.test_every_op import CPU_BACKENDS, serving
 
 BEIT = ((14, 14), 75)
@@ -135,76 +142,7 @@ def test_exports_for_any_number_of_samples() -> None:
     assert torch.equal(exported.module()(torch.arange(7)), expected)
 
 
-# ---- The law: against NumPy in float64, written from the law's description ----------------------
-
-
-def propose(
-    law: arguments.BlockLaw, cap: NDArray[Any], rng: np.random.Generator
-) -> tuple[NDArray[Any], ...]:
-    """Sides and places of blocks, one for each cap; height 0 for one that does not fit."""
-    area = law.min_block + rng.random(len(cap)) * (cap - law.min_block)
-    low, high = law.log2_min_aspect / 2**24, law.log2_max_aspect / 2**24
-    aspect = np.exp2(rng.uniform(low, high, len(cap)))
-    height = np.rint(np.sqrt(area * aspect)).astype(int)
-    width = np.rint(np.sqrt(area / aspect)).astype(int)
-    fits = (height < law.height) & (width < law.width)
-    height, width = np.where(fits, height, 0), np.where(fits, width, 0)
-    places = 0 if law.exclusive else 1
-    top = rng.integers(0, law.height - height + places)
-    left = rng.integers(0, law.width - width + places)
-    return height, width, top, left
-
-
-def sample(law: arguments.BlockLaw, count: int, seed: int) -> NDArray[np.bool_]:
-    """Masks by mmpretrain's algorithm, many at a time: tries until enough is masked."""
-    rng = np.random.default_rng(seed)
-    mask = np.zeros((count, law.height, law.width), bool)
-    remaining = np.full(count, law.num_masked)
-    rows, columns = np.arange(law.height)[:, None], np.arange(law.width)
-    while len(active := np.flatnonzero(remaining)):
-        cap = np.minimum(remaining[active], law.max_block)
-        height, width, top, left = (part[:, None, None] for part in propose(law, cap, rng))
-        block = (rows >= top) & (rows < top + height) & (columns >= left) & (columns < left + width)
-        new = (block & ~mask[active]).sum(axis=(1, 2))
-        accepted = (new > 0) & (new <= cap)
-        mask[active[accepted]] |= block[accepted]
-        remaining[active[accepted]] -= new[accepted]
-    return mask
-
-
-def too_far(statistic: float, freedom: int) -> bool:
-    """Whether a chi-square statistic is more than 5 standard deviations above its mean."""
-    return statistic > freedom + 5 * np.sqrt(2 * freedom)
-
-
-def difference_of_counts(first: NDArray[Any], second: NDArray[Any]) -> tuple[float, int]:
-    """Chi-square statistic of two samples of non-negative integers, and its degrees of freedom."""
-    size = 1 + max(first.max(), second.max())
-    counts = np.stack([np.bincount(sample, minlength=size) for sample in (first, second)])
-    common = counts.sum(axis=0) >= 20
-    rare = counts[:, ~common].sum(axis=1, keepdims=True)
-    counts = np.hstack([counts[:, common], rare]) if rare.sum() else counts[:, common]
-    total = counts.sum(axis=1, keepdims=True)
-    expected = total * counts.sum(axis=0) / counts.sum()
-    return float(((counts - expected) ** 2 / expected).sum()), counts.shape[1] - 1
-
-
-def difference_of_frequencies(
-    first: NDArray[np.bool_], second: NDArray[np.bool_]
-) -> tuple[float, int]:
-    """The same for how often each cell is masked: cells of a mask are not independent, so the
-    differences are weighed by the inverse of their covariance (Hotelling)."""
-    samples = [masks.reshape(len(masks), -1).astype(float) for masks in (first, second)]
-    gap = samples[0].mean(axis=0) - samples[1].mean(axis=0)
-    covariance = sum(np.cov(sample, rowvar=False) / len(sample) for sample in samples)
-    inverse = np.linalg.pinv(covariance, rcond=1e-9, hermitian=True)
-    return float(gap @ inverse @ gap), int(np.linalg.matrix_rank(covariance, rtol=1e-9))
-
-
-def edges(masks: NDArray[np.bool_]) -> NDArray[Any]:
-    """How often masked and free cells are neighbours in a row, for each mask: sizes of blocks."""
-    return (masks[:, :, 1:] != masks[:, :, :-1]).sum(axis=(1, 2))
-
+# ---- The law ------------------------------------------------------------------------------------
 
 LAWS = {
     "beit": law_of(*BEIT),
@@ -218,7 +156,7 @@ def test_law_of_masks(kind: str) -> None:
     law = LAWS[kind]
     ids, seed = torch.arange(40_000), torch.tensor([11])
     ours = OPS["block_mask"].overload(seed, ids, *law).numpy()
-    theirs = sample(law, 20_000, seed=5)
+    theirs = sample_blocks(law, np.full(20_000, law.num_masked), seed=5)
     assert not too_far(*difference_of_frequencies(ours, theirs))
     assert not too_far(*difference_of_counts(edges(ours), edges(theirs)))
     other = OPS["block_mask"].overload(seed, ids, *law._replace(exclusive=not law.exclusive))

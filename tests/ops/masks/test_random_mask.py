@@ -231,11 +231,13 @@ def test_kernels_refuse_what_would_leave_their_memory() -> None:
     with serving("compiled", "random_mask"):
         for length, kept in [(0, 0), (65537, 1), (196, 197), (196, -1)]:
             with pytest.raises(RuntimeError, match="out of range"):
-                OPS["random_mask"].overload(seed, ids, length, kept)
+                OPS["random_mask"].overload(seed, ids, 2, length, kept)
         with pytest.raises(RuntimeError, match="sample_ids must be int64"):
-            OPS["random_mask"].overload(seed, ids.int(), 196, 49)
+            OPS["random_mask"].overload(seed, ids.int(), 2, 196, 49)
+        with pytest.raises(RuntimeError, match="sample_ids must be int64"):
+            OPS["random_mask"].overload(seed, ids, 3, 196, 49)
         with pytest.raises(RuntimeError, match="seed must be one int64"):
-            OPS["random_mask"].overload(ids, ids, 196, 49)
+            OPS["random_mask"].overload(ids, ids, 2, 196, 49)
         with pytest.raises(RuntimeError, match="out of range"):
             OPS["random_mask_from_noise"].overload(torch.rand(2, 8), 9)
         with pytest.raises(RuntimeError, match="noise must be floating point"):
