@@ -5,11 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ..ops.masks.arguments import check_int, check_length, check_ratio, num_kept
-from ..ops.masks.random_mask import permuted
+from ..ops import random_mask
+from ..ops.masks.arguments import check_int, check_ratio
 from ..ops.tokens.arguments import check_float
 from ..ops.tokens.gather import gathered
-from ..random import sample_id_tensor, seed_tensor
 
 
 class PatchDropout(nn.Module):
@@ -68,10 +67,8 @@ class PatchDropout(nn.Module):
         check_float("x", x, "[N, P + L, D]", 3)
         batch, rows, _ = x.shape
         length = rows - self.num_prefix_tokens
-        check_length(length)
-        seed = seed_tensor(None, x.device)
-        kept = max(1, num_kept(length, self.prob))
-        ids = permuted(seed, sample_id_tensor(None, batch, x.device), length, kept)[0]
+        kept = max(1, int(length * (1 - self.prob)))
+        ids = random_mask(batch, length, 0.0, device=x.device)[0][:, :kept]
         if self.ordered:
             ids = ids.sort(dim=1).values
         chosen = ids

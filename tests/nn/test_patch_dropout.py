@@ -98,3 +98,5 @@ def test_refuses_inputs() -> None:
         PatchDropout()(tokens().long())
     with pytest.raises(ValueError, match=r"\[N, P \+ L, D\]"):
         PatchDropout()(tokens()[0])
+    with pytest.raises(ValueError, match="length is 0"):
+        PatchDropout(num_prefix_tokens=9)(tokens())
