@@ -5,6 +5,7 @@ PYTHON ?= python3
 VENV ?= .venv
 TORCH ?= torch==2.13.0 torchvision==0.28.0
 BENCH_ARGS ?= --op hog
+JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 PRETRAIN_ARGS ?= --config configs/maskfeat_digits.yaml
 
 BIN := $(VENV)/bin
@@ -19,8 +20,10 @@ CPP := $(shell find csrc tests -name '*.h' -o -name '*.cpp' -o -name '*.cu')
 pretrain: $(BUILT)
 	$(BIN)/ssl-fast pretrain $(PRETRAIN_ARGS)
 
+# As many tests at a time as there are processors, so one thread for each; tests of threads ask for
+# more themselves.
 test: $(BUILT)
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) $(TEST_ARGS)
 
 bench: $(BUILT)
 	$(BIN)/python bench/run.py $(BENCH_ARGS)

@@ -3,7 +3,7 @@
 #include <memory>
 #include <vector>
 
-#include "common/huge_pages.h"
+#include "common/large_output.h"
 #include "common/stable_torch.h"
 #include "reconstruction/masked_patch_loss.h"
 
@@ -154,7 +154,7 @@ Tensor masked_patch_loss_backward(const Tensor& grad, const Tensor& pred, const 
   Params& p = call.params;
   Tensor out = torch::stable::new_empty(pred, pred.sizes());
   p.grad = out.mutable_data_ptr();
-  prefer_huge_pages(p.grad, out.numel() * out.element_size());
+  advise_huge_pages(p.grad, out.numel() * static_cast<int64_t>(out.element_size()));
   if (call.masked != 0) p.factor = first_value(grad) / static_cast<double>(call.masked);
   if (out.numel() != 0) run(p);
   return out;

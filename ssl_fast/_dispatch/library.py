@@ -8,6 +8,7 @@ under the same name for CPU and CUDA when their library loads; see `backends.py`
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -52,7 +53,7 @@ def register(
     *,
     reference: Callable[..., Any],
     fake: Callable[..., Any],
-    triton: Callable[[], Callable[..., Any]] | None = None,
+    triton: bool = False,
     gpu_order: tuple[str, ...] = ("triton", "compiled"),
     backward: Callable[..., Any] | None = None,
     setup_context: Callable[..., Any] | None = None,
@@ -61,11 +62,16 @@ def register(
 
     Args:
         schema: "name(Tensor x, ...) -> Tensor".
+        reference: plain torch, in `reference.py` of the op's family.
+        fake: shapes and dtypes of the outputs, for `torch.compile`.
+        triton: whether the family's `triton_kernels.py` has a launcher of the op's name.
+        gpu_order: backends by preference on a GPU, as measured.
         backward, setup_context: as `torch.library.register_autograd` takes them. Without them the
             op has no gradient: its outputs never require one.
     """
     native.ops()
     name = schema.split("(", 1)[0]
+    family = reference.__module__.rpartition(".")[0]
     qualified = f"{NAMESPACE}::{name}"
     library.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
     if backward is None:
@@ -79,9 +85,15 @@ def register(
         )
     library.impl(name, reference, "CompositeExplicitAutograd")
     torch.library.register_fake(qualified, fake, lib=library)
-    op = Op(name, schema, reference, triton, gpu_order, backward is not None)
+    launcher = _triton_launcher(family, name) if triton else None
+    op = Op(name, schema, reference, launcher, gpu_order, backward is not None)
     OPS[name] = op
     from . import backends
 
     backends.install(op)
     return op.overload
+
+
+def _triton_launcher(family: str, name: str) -> Callable[[], Callable[..., Any]]:
+    """Imports the launcher when it is first wanted: the package itself imports no Triton."""
+    return lambda: getattr(importlib.import_module(f"{family}.triton_kernels"), name)

@@ -22,7 +22,7 @@ class PretrainOptions:
         data: a folder of images (searched through, in class folders or not), or "digits",
             scikit-learn's bundled scans.
         output: folder of the run; if it is taken, a number is appended. None for runs/METHOD.
-        method: what is learnt: "maskfeat".
+        method: what is learnt: "maskfeat", "mae" or "simmim".
         backbone: a vision transformer, as timm names it.
         backbone_options: more options of `timm.create_model`, such as {"depth": 6}.
         method_options: options of the method, such as {"mask_ratio": 0.4}.

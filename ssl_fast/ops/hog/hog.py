@@ -6,7 +6,6 @@ of Wei et al., "Masked Feature Prediction for Self-Supervised Visual Pre-Trainin
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -206,26 +205,17 @@ def _hog_tokens_fake(
     return images.new_empty(size, dtype=_output_dtype(images))
 
 
-def _triton(name: str) -> Callable[[], Callable[..., Tensor]]:
-    def launcher() -> Callable[..., Tensor]:
-        from . import triton_kernels
-
-        return getattr(triton_kernels, name)
-
-    return launcher
-
-
 _OPTIONS = "int nbins, int cell_size, int gaussian_window, float eps"
 _hog = register(
     f"hog(Tensor images, {_OPTIONS}) -> Tensor",
     reference=reference.hog,
     fake=_hog_fake,
-    triton=_triton("hog"),
+    triton=True,
 )
 _hog_tokens = register(
     f"hog_tokens(Tensor images, int patch_size, {_OPTIONS}, Tensor? mask=None, Tensor? ids=None)"
     " -> Tensor",
     reference=reference.hog_tokens,
     fake=_hog_tokens_fake,
-    triton=_triton("hog_tokens"),
+    triton=True,
 )

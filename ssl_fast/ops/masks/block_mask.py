@@ -13,7 +13,6 @@ from ..._dispatch import register
 from ...random import device_of, sample_id_tensor, seed_tensor
 from . import reference
 from .arguments import block_law, check_int
-from .launchers import triton_launcher
 
 
 def block_mask(
@@ -78,6 +77,6 @@ _block_mask = register(
     " -> Tensor",
     reference=reference.block_mask,
     fake=_fake,
-    triton=triton_launcher("block_mask"),
+    triton=True,
     gpu_order=("compiled", "triton"),  # CUDA C++ takes 32 tries at once
 )

@@ -15,7 +15,6 @@ from ..._dispatch import register
 from ...random import device_of, sample_id_tensor, seed_tensor
 from . import reference
 from .arguments import ibot_law
-from .launchers import triton_launcher
 
 
 class IbotMask(NamedTuple):
@@ -118,6 +117,6 @@ _ibot_mask = register(
     "int log2_min_aspect, int log2_max_aspect) -> Tensor",
     reference=reference.ibot_mask,
     fake=_fake,
-    triton=triton_launcher("ibot_mask"),
+    triton=True,
     gpu_order=("compiled", "triton"),
 )

@@ -13,7 +13,6 @@ from ..._dispatch import register
 from ...random import device_of, multiblock_words, sample_id_tensor, seed_tensor
 from . import reference
 from .arguments import check_int, multiblock_law
-from .launchers import triton_launcher
 from .random_mask import first_by_noise, permuted
 
 
@@ -123,6 +122,6 @@ _multiblock_mask = register(
     " -> (Tensor, Tensor)",
     reference=reference.multiblock_mask,
     fake=_fake,
-    triton=triton_launcher("multiblock_mask"),
+    triton=True,
     gpu_order=("compiled", "triton"),
 )

@@ -14,7 +14,6 @@ from ..._dispatch import register
 from ...random import device_of, optional_sample_ids, seed_tensor
 from . import reference
 from .arguments import check_int, check_length, num_kept
-from .launchers import triton_launcher
 
 Triple = tuple[Tensor, Tensor, Tensor]
 
@@ -114,11 +113,11 @@ _random_mask = register(
     "SymInt num_kept) -> (Tensor, Tensor, Tensor)",
     reference=reference.random_mask,
     fake=_fake,
-    triton=triton_launcher("random_mask"),
+    triton=True,
 )
 _random_mask_from_noise = register(
     "random_mask_from_noise(Tensor noise, SymInt num_kept) -> (Tensor, Tensor, Tensor)",
     reference=reference.random_mask_from_noise,
     fake=_fake_from_noise,
-    triton=triton_launcher("random_mask_from_noise"),
+    triton=True,
 )

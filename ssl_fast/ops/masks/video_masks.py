@@ -14,7 +14,6 @@ from ...random import device_of, optional_sample_ids, sample_id_tensor, seed_ten
 from . import reference
 from .arguments import check_int, cube_law, tube_counts
 from .block_mask import block_mask
-from .launchers import triton_launcher
 from .random_mask import permuted
 
 
@@ -124,6 +123,6 @@ _cube_mask = register(
     "int log2_max_aspect) -> Tensor",
     reference=reference.cube_mask,
     fake=_fake,
-    triton=triton_launcher("cube_mask"),
+    triton=True,
     gpu_order=("compiled", "triton"),
 )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import numbers
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -190,15 +190,6 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     return (gradient, *[None] * 7)
 
 
-def _triton(name: str) -> Callable[[], Callable[..., Tensor]]:
-    def launcher() -> Callable[..., Tensor]:
-        from . import triton_kernels
-
-        return getattr(triton_kernels, name)
-
-    return launcher
-
-
 _ARGUMENTS = (
     "Tensor pred, Tensor images, Tensor mask, int patch_size, bool norm_pix, int p, "
     "Tensor? mean=None, Tensor? std=None"
@@ -207,13 +198,13 @@ _masked_patch_loss_backward = register(
     f"masked_patch_loss_backward(Tensor grad, {_ARGUMENTS}) -> Tensor",
     reference=reference.masked_patch_loss_backward,
     fake=_fake_backward,
-    triton=_triton("masked_patch_loss_backward"),
+    triton=True,
 )
 _masked_patch_loss = register(
     f"masked_patch_loss({_ARGUMENTS}) -> Tensor",
     reference=reference.masked_patch_loss,
     fake=_fake,
-    triton=_triton("masked_patch_loss"),
+    triton=True,
     backward=_backward,
     setup_context=_setup_context,
 )

@@ -13,7 +13,6 @@ from ..._dispatch import register
 from . import reference
 from .arguments import check_device, check_float, check_ids
 from .gather import sum_by_id
-from .launchers import triton_launcher
 
 
 def embed_visible_patches(
@@ -188,7 +187,7 @@ _gather_patches = register(
     "Tensor? std, ScalarType dtype) -> Tensor",
     reference=reference.gather_patches,
     fake=_patches_fake,
-    triton=triton_launcher("gather_patches"),
+    triton=True,
     backward=_patches_backward,
     setup_context=_patches_setup,
 )
@@ -196,7 +195,7 @@ _add_positions = register(
     "add_positions(Tensor tokens, Tensor pos_embed, Tensor ids) -> Tensor",
     reference=reference.add_positions,
     fake=_positions_fake,
-    triton=triton_launcher("add_positions"),
+    triton=True,
     backward=_positions_backward,
     setup_context=_positions_setup,
 )

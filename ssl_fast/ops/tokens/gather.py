@@ -9,7 +9,6 @@ from torch import Tensor
 from ..._dispatch import register
 from . import reference
 from .arguments import check_float, check_ids
-from .launchers import triton_launcher
 
 
 def gather_tokens(x: Tensor, ids: Tensor) -> Tensor:
@@ -67,7 +66,7 @@ _gather_tokens = register(
     "gather_tokens(Tensor x, Tensor ids) -> Tensor",
     reference=reference.gather_tokens,
     fake=_fake,
-    triton=triton_launcher("gather_tokens"),
+    triton=True,
     backward=_backward,
     setup_context=_setup_context,
 )
@@ -75,5 +74,5 @@ _gather_tokens_backward = register(
     "gather_tokens_backward(Tensor grad, Tensor ids, SymInt length) -> Tensor",
     reference=reference.gather_tokens_backward,
     fake=_backward_fake,
-    triton=triton_launcher("gather_tokens_backward"),
+    triton=True,
 )

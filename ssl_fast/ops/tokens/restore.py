@@ -11,7 +11,6 @@ from ..._dispatch import register
 from ..masks.arguments import check_int
 from . import reference
 from .arguments import check_device, check_float, check_ids
-from .launchers import triton_launcher
 
 
 def restore_tokens(
@@ -140,7 +139,7 @@ _restore_tokens = register(
     "SymInt num_prefix_tokens) -> Tensor",
     reference=reference.restore_tokens,
     fake=_fake,
-    triton=triton_launcher("restore_tokens"),
+    triton=True,
     backward=_backward,
     setup_context=_setup_context,
 )
@@ -150,5 +149,5 @@ _restore_tokens_backward = register(
     "-> (Tensor, Tensor, Tensor)",
     reference=reference.restore_tokens_backward,
     fake=_backward_fake,
-    triton=triton_launcher("restore_tokens_backward"),
+    triton=True,
 )
