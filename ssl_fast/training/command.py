@@ -19,12 +19,15 @@ def main(argv: Sequence[str]) -> int:
     try:
         options = _parse(argv)
         from .checkpoints import Diverged
+        from .data import LoaderError
         from .pretrain import pretrain
     except ImportError as error:
         return _complain(f"{error}; install what is missing with {INSTALL}", 1)
     try:
         result = pretrain(**options)
-    except (ValueError, TypeError, NotImplementedError, Diverged, ImportError, OSError) as error:
+    except (ValueError, TypeError, NotImplementedError, ImportError, OSError) as error:
+        return _complain(str(error), 1)
+    except (Diverged, LoaderError) as error:
         return _complain(str(error), 1)
     except KeyboardInterrupt:
         return _complain("interrupted", 130)

@@ -29,6 +29,7 @@ __all__ = [
     "DataError",
     "EpochSampler",
     "EvaluationDataset",
+    "LoaderError",
     "PretrainDataset",
     "Source",
     "check_readable",
@@ -159,6 +160,10 @@ def collate(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
+class LoaderError(RuntimeError):
+    """A process that loads images died."""
+
+
 class _Loader(DataLoader[Any]):
     """Says in one line what a worker could not do."""
 
@@ -174,7 +179,7 @@ class _Loader(DataLoader[Any]):
             if isinstance(error, DataError):  # torch puts the worker's traceback before the text
                 raise DataError(str(error).rpartition("DataError: ")[2].strip()) from None
             if isinstance(error, RuntimeError) and "DataLoader worker (" in str(error):
-                raise RuntimeError(
+                raise LoaderError(
                     f"{error}. A process that loads images died: most often memory or /dev/shm is "
                     "full; use fewer workers (0 loads in this process) or smaller batches"
                 ) from error

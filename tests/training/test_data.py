@@ -18,6 +18,7 @@ from ssl_fast.training.data import (
     DataError,
     EpochSampler,
     EvaluationDataset,
+    LoaderError,
     PretrainDataset,
     collate,
     evaluation_loader,
@@ -143,7 +144,7 @@ def test_workers_have_one_thread_and_leave_ctrl_c_to_the_main_process() -> None:
 
 
 def test_workers_that_fail_say_so() -> None:
-    with pytest.raises(RuntimeError, match="process that loads images died: most often memory"):
+    with pytest.raises(LoaderError, match="process that loads images died: most often memory"):
         list(loader(Probe(), Keys(0, -1), 1, collate=list))
     with pytest.raises(KeyError, match="the text of the error"):
         list(loader(Probe(), Keys(-2), 1, collate=list))
