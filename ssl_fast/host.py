@@ -11,14 +11,16 @@ from __future__ import annotations
 
 import functools
 import importlib
+from collections.abc import Callable
 from types import ModuleType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ._dispatch.native import ADVICE
 from .ops.masks.arguments import (
+    BlockLaw,
     block_law,
     check_int,
     check_length,
@@ -34,6 +36,24 @@ from .random import multiblock_words, signed_seed
 Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
+
+
+# A worker asks for one law again and again. Typed: 4.0 is not taken for a 4 that was seen before.
+@functools.lru_cache(maxsize=256, typed=True)
+def _remembered(check: Callable[..., Any], *arguments: Any) -> Any:
+    return check(*arguments)
+
+
+def _checked_once(check: Callable[..., Any], *arguments: Any) -> Any:
+    """`check(*arguments)`, remembered where the arguments can be; what it raises is not."""
+    try:
+        return _remembered(check, *arguments)
+    except TypeError:  # an argument without a hash; or one that the check refuses, as it says again
+        return check(*arguments)
+
+
+def _block_law(height: Any, width: Any, *options: Any) -> BlockLaw:
+    return block_law((height, width), *options)
 
 
 @functools.cache
@@ -76,7 +96,11 @@ def block_mask(
         RuntimeError: where the compiled module is missing; says what to do.
     """
     check_int("num_samples", num_samples, 0)
-    law = block_law(grid, num_masked, min_block, max_block, min_aspect, max_aspect, compat)
+    options = (num_masked, min_block, max_block, min_aspect, max_aspect, compat)
+    if type(grid) is tuple and len(grid) == 2:
+        law = _checked_once(_block_law, *grid, *options)
+    else:
+        law = block_law(grid, *options)
     return _native().block_mask(signed_seed(seed), _ids(sample_ids, num_samples), *law)
 
 
@@ -144,8 +168,8 @@ def simmim_mask(
         TypeError, ValueError, RuntimeError: as `block_mask`.
     """
     check_int("num_samples", num_samples, 0)
-    side, scale, num_masked = simmim_sizes(
-        input_size, mask_patch_size, model_patch_size, mask_ratio
+    side, scale, num_masked = _checked_once(
+        simmim_sizes, input_size, mask_patch_size, model_patch_size, mask_ratio
     )
     mask = _permuted(num_samples, side * side, side * side - num_masked, seed, sample_ids)
     fine = np.empty((num_samples, side, scale, side, scale), dtype=np.bool_)

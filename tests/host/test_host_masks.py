@@ -122,3 +122,10 @@ def test_ids_of_other_types_are_refused(name: str) -> None:
         function(2, *CALLS[name][0][0], seed=0, sample_ids=[0, 1])
     with pytest.raises(TypeError, match=r"seed is 0\.5"):
         function(2, *CALLS[name][0][0], seed=0.5)
+
+
+def test_a_law_that_was_checked_before_lets_no_other_type_through():
+    host.block_mask(1, (14, 14), 75, seed=3)
+    for grid, num_masked in (((14, 14), 75.0), ((14.0, 14), 75), ((14, 14), [75])):
+        with pytest.raises(TypeError, match="expected an int"):
+            host.block_mask(1, grid, num_masked, seed=3)
