@@ -30,7 +30,7 @@ from .timers import clock_for, quantiles
 
 PROVIDERS = ("reference ops", "ssl_fast")
 SIZE = 224
-ROUNDS = 5
+ROUNDS = 3
 
 
 @dataclass
