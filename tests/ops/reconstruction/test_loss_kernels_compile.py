@@ -1,37 +1,13 @@
-"""The Triton kernels of the masked patch loss through the real compiler, for a GPU not here.
-
-In a process of its own: there Triton must not be in its interpreter's mode.
-"""
+"""The Triton kernels of the masked patch loss through the real compiler, for a GPU not here."""
 
 from __future__ import annotations
 
 import importlib.util
-import os
-import subprocess
-import sys
 
 import pytest
 
-SCRIPT = """
-import sys
-import triton
-from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource
-from ssl_fast.ops.reconstruction import triton_kernels as kernels
+from ssl_fast._testing.hopper import compile_for_hopper
 
-tl = kernels.tl
-for name, pointers, constants in eval(sys.argv[1], {"tl": tl}):
-    kernel = getattr(kernels, name)
-    names = kernel.arg_names
-    signature = {n: "constexpr" if n in constants else pointers.get(n, "i32") for n in names}
-    source = ASTSource(
-        fn=kernel, signature=signature,
-        constexprs={(names.index(n),): v for n, v in constants.items()},
-    )
-    compiled = triton.compile(source, target=GPUTarget("cuda", 90, 32))
-    assert len(compiled.asm["cubin"]) > 1000, name
-    print(name)
-"""
 PLAIN = "HAS_MEAN=False, HAS_STD=False, NORM=True, IMAGE_SHAPED=False, POWER=2"
 ALL = "HAS_MEAN=True, HAS_STD=True, NORM=False, IMAGE_SHAPED=True, POWER=1"
 NARROW = "COMPUTE=tl.float32, PATCHES=4, ELEMENTS=1024"
@@ -59,9 +35,5 @@ CASES = f"""[
 
 @pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="pip install triton")
 def test_compile_for_hopper(tmp_path: object) -> None:
-    environment = {**os.environ, "TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(tmp_path)}
-    result = subprocess.run(
-        [sys.executable, "-c", SCRIPT, CASES], env=environment, capture_output=True, text=True
-    )
-    assert result.returncode == 0, result.stderr[-3000:]
-    assert result.stdout.count("_kernel") == 7
+    compiled = compile_for_hopper("reconstruction", CASES, str(tmp_path))
+    assert sum(name.endswith("_kernel") for name in compiled) == 7
