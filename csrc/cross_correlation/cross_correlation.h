@@ -31,9 +31,11 @@ struct Params {
   int64_t begin, end;  // of the rows that products, slopes and gradients are of
   double eps;
 
-  Real* statistics;  // [4, columns]: mean and 1 / deviation of the first view, of the second
-  Real* diagonal;    // [columns]: of C
-  void* h[2];        // [rows, columns]: bfloat16 where z is, else Real
+  // [6, columns]: mean, what it lost to rounding, 1 / deviation of the first view, of the second.
+  Real* statistics;
+  Real* diagonal;  // [columns]: of C
+  void* h[2];      // [rows, columns]
+  bool narrow;     // h is bfloat16, not Real; where z is bfloat16
 
   // kSettle: slopes = products * scale, less, where the products have the diagonal of C in them,
   // its part. Column by column, their sums with h: the sums of the squares of C, its diagonal left

@@ -71,51 +71,79 @@ struct Tile {
   SSL_SIMD const T* z(int view, int64_t n) const {
     return static_cast<const T*>(p.z[view]) + n * p.stride[view] + first;
   }
-  SSL_SIMD void statistic(int which, Real* to) const {
-    read(p.statistics + which * p.columns + first, width, to);
+};
+
+// What standardises the columns of a tile. A mean is the sum of two numbers: rounded to one, it
+// would leave a mean in h, which the gradient of columns without a spread would show.
+template <typename Real>
+struct Statistics {
+  Real mean[kTile], rest[kTile], inverse[kTile];
+
+  template <typename T>
+  SSL_SIMD void load(const Tile<Real, T>& tile, int view) {
+    const Real* from = tile.p.statistics + 3 * view * tile.p.columns + tile.first;
+    read(from, tile.width, mean);
+    read(from + tile.p.columns, tile.width, rest);
+    read(from + 2 * tile.p.columns, tile.width, inverse);
   }
-  // h of a row, from what its columns' statistics are.
-  SSL_SIMD void standardised(int view, int64_t n, const Real* mean, const Real* inverse,
-                             Real* h) const {
-    read(z(view, n), width, h);
-    for (int64_t j = 0; j < kTile; ++j) h[j] = (h[j] - mean[j]) * inverse[j];
+  template <typename T>
+  SSL_SIMD void store(const Tile<Real, T>& tile, int view) const {
+    Real* to = tile.p.statistics + 3 * view * tile.p.columns + tile.first;
+    write(mean, tile.width, to);
+    write(rest, tile.width, to + tile.p.columns);
+    write(inverse, tile.width, to + 2 * tile.p.columns);
+  }
+  template <typename T>
+  SSL_SIMD void standardise(const Tile<Real, T>& tile, int view, int64_t n, Real* h) const {
+    read(tile.z(view, n), tile.width, h);
+    for (int64_t j = 0; j < kTile; ++j) h[j] = ((h[j] - mean[j]) - rest[j]) * inverse[j];
   }
 };
 
-// Mean and variance in two passes.
+// Mean and variance in two passes, the second of which finds what the mean lost to rounding.
 template <typename Real, typename T>
-SSL_SIMD void find_statistics(const Tile<Real, T>& tile, int view, Real* mean, Real* inverse) {
+SSL_SIMD void find(const Tile<Real, T>& tile, int view, Statistics<Real>& found) {
   const Params<Real>& p = tile.p;
   Real x[kTile];
-  Sums<Real> sums, squares;
+  Sums<Real> sums, rests, squares;
   for (int64_t n = 0; n < p.rows; ++n) {
     read(tile.z(view, n), tile.width, x);
     for (int64_t j = 0; j < kTile; ++j) sums.block[j] += x[j];
     sums.after(n);
   }
   sums.flush();
-  for (int64_t j = 0; j < kTile; ++j) mean[j] = static_cast<Real>(sums.total[j] / p.rows);
+  for (int64_t j = 0; j < kTile; ++j) found.mean[j] = static_cast<Real>(sums.total[j] / p.rows);
   for (int64_t n = 0; n < p.rows; ++n) {
     read(tile.z(view, n), tile.width, x);
-    for (int64_t j = 0; j < kTile; ++j) squares.block[j] += (x[j] - mean[j]) * (x[j] - mean[j]);
+    for (int64_t j = 0; j < kTile; ++j) {
+      x[j] -= found.mean[j];
+      rests.block[j] += x[j];
+      squares.block[j] += x[j] * x[j];
+    }
+    rests.after(n);
     squares.after(n);
   }
+  rests.flush();
   squares.flush();
-  for (int64_t j = 0; j < kTile; ++j)
-    inverse[j] = static_cast<Real>(1 / __builtin_sqrt(squares.total[j] / p.rows + p.eps));
-  write(mean, tile.width, p.statistics + 2 * view * p.columns + tile.first);
-  write(inverse, tile.width, p.statistics + (2 * view + 1) * p.columns + tile.first);
+  for (int64_t j = 0; j < kTile; ++j) {
+    const double rest = rests.total[j] / p.rows, square = squares.total[j] / p.rows - rest * rest;
+    const double variance = square > 0.0 ? square : 0.0 * square;  // NaN stays
+    found.rest[j] = static_cast<Real>(rest);
+    found.inverse[j] = static_cast<Real>(1 / __builtin_sqrt(variance + p.eps));
+  }
+  found.store(tile, view);
 }
 
 template <typename Real, typename T, typename H>
 SSL_SIMD void standardise(const Tile<Real, T>& tile) {
   const Params<Real>& p = tile.p;
-  Real mean[2][kTile], inverse[2][kTile], h[2][kTile];
-  for (int view = 0; view < 2; ++view) find_statistics(tile, view, mean[view], inverse[view]);
+  Statistics<Real> statistics[2];
+  Real h[2][kTile];
+  for (int view = 0; view < 2; ++view) find(tile, view, statistics[view]);
   Sums<Real> products;
   for (int64_t n = 0; n < p.rows; ++n) {
     for (int view = 0; view < 2; ++view) {
-      tile.standardised(view, n, mean[view], inverse[view], h[view]);
+      statistics[view].standardise(tile, view, n, h[view]);
       write(h[view], tile.width, static_cast<H*>(p.h[view]) + n * p.columns + tile.first);
     }
     for (int64_t j = 0; j < kTile; ++j) products.block[j] += h[0][j] * h[1][j];
@@ -129,19 +157,16 @@ SSL_SIMD void standardise(const Tile<Real, T>& tile) {
 template <typename Real, typename T, typename H>
 SSL_SIMD void settle(const Tile<Real, T>& tile) {
   const Params<Real>& p = tile.p;
-  Real own[kTile], mean[2][kTile], inverse[2][kTile], h[2][kTile], slope[kTile];
+  Statistics<Real> statistics[2];
+  Real own[kTile], h[2][kTile], slope[kTile];
   read(p.diagonal + tile.first, tile.width, own);
   for (int64_t j = 0; j < kTile; ++j)
     own[j] = p.with_diagonal ? own[j] / static_cast<Real>(p.rows) : Real(0);
-  for (int view = 0; view < 2; ++view) {
-    tile.statistic(2 * view, mean[view]);
-    tile.statistic(2 * view + 1, inverse[view]);
-  }
+  for (int view = 0; view < 2; ++view) statistics[view].load(tile, view);
   const Real scale = static_cast<Real>(p.scale);
   Sums<Real> squares[2];
   for (int64_t n = p.begin; n < p.end; ++n) {
-    for (int view = 0; view < 2; ++view)
-      tile.standardised(view, n, mean[view], inverse[view], h[view]);
+    for (int view = 0; view < 2; ++view) statistics[view].standardise(tile, view, n, h[view]);
     const int64_t at = (n - p.begin) * p.columns + tile.first;
     for (int view = 0; view < 2; ++view) {
       read(static_cast<const H*>(p.products[view]) + at, tile.width, slope);
@@ -163,28 +188,26 @@ SSL_SIMD void settle(const Tile<Real, T>& tile) {
 template <typename Real, typename T>
 SSL_SIMD void finish(const Tile<Real, T>& tile) {
   const Params<Real>& p = tile.p;
-  Real diagonal[kTile], squares[kTile], mean[2][kTile], inverse[2][kTile], shrink[2][kTile];
-  Real own[kTile], h[2][kTile], gradient[kTile];
+  Statistics<Real> statistics[2];
+  Real diagonal[kTile], squares[kTile], shrink[2][kTile], own[kTile], h[2][kTile], gradient[kTile];
   read(p.diagonal + tile.first, tile.width, diagonal);
   const Real total = static_cast<Real>(p.total), twice = static_cast<Real>(2 * p.lambda);
   for (int64_t j = 0; j < kTile; ++j) own[j] = 2 * (diagonal[j] - 1) / total;
   for (int view = 0; view < 2; ++view) {
-    tile.statistic(2 * view, mean[view]);
-    tile.statistic(2 * view + 1, inverse[view]);
+    statistics[view].load(tile, view);
     read(p.squares + view * p.columns + tile.first, tile.width, squares);
     // The mean of gradient * h over the batch; that of the gradient is 0, for h has mean 0.
     for (int64_t j = 0; j < kTile; ++j)
       shrink[view][j] = own[j] * diagonal[j] + twice * squares[j] / total;
   }
   for (int64_t n = 0; n < p.rows; ++n) {
-    for (int view = 0; view < 2; ++view)
-      tile.standardised(view, n, mean[view], inverse[view], h[view]);
+    for (int view = 0; view < 2; ++view) statistics[view].standardise(tile, view, n, h[view]);
     const int64_t at = n * p.columns + tile.first;
     for (int view = 0; view < 2; ++view) {
       read(p.slopes[view] + at, tile.width, gradient);
       for (int64_t j = 0; j < kTile; ++j) {
         const Real by_h = twice * gradient[j] + own[j] * h[1 - view][j];
-        gradient[j] = inverse[view][j] * (by_h - shrink[view][j] * h[view][j]);
+        gradient[j] = statistics[view].inverse[j] * (by_h - shrink[view][j] * h[view][j]);
       }
       write(gradient, tile.width, p.gradients[view] + at);
     }
@@ -228,7 +251,8 @@ void run(const Params<float>& p, int64_t begin, int64_t end) {
     case DType::kFloat16:
       return run_tiles<float, Half, float>(p, begin, end);
     case DType::kBFloat16:
-      return run_tiles<float, BFloat16, BFloat16>(p, begin, end);
+      if (p.narrow) return run_tiles<float, BFloat16, BFloat16>(p, begin, end);
+      return run_tiles<float, BFloat16, float>(p, begin, end);
     default:
       return run_tiles<float, float, float>(p, begin, end);
   }

@@ -154,7 +154,7 @@ def _fake_rows(
     slopes = (end - begin, size) if with_gradient else (0,)
     squares = (2, size) if with_gradient else (1,)
     dtype = reference.compute_dtype(z0.dtype)
-    shapes: tuple[tuple[int, ...], ...] = (slopes, slopes, squares, (size,), (4, size))
+    shapes: tuple[tuple[int, ...], ...] = (slopes, slopes, squares, (size,), (6, size))
     return tuple(z0.new_empty(shape, dtype=dtype) for shape in shapes)
 
 

@@ -16,16 +16,27 @@ def compute_dtype(dtype: torch.dtype) -> torch.dtype:
 
 
 def product_dtype(dtype: torch.dtype) -> torch.dtype:
-    """What h is rounded to for products. Those of float16 could overflow: they are float32's."""
+    """What products are computed in: those of float16 could overflow."""
     return torch.bfloat16 if dtype == torch.bfloat16 else compute_dtype(dtype)
 
 
-def standardise(z: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
-    """h, the mean of each column and 1 / its deviation."""
+def standardise(z: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """h, and what makes it of each column, [3, D]: the mean, as the sum of two numbers, and
+    1 / deviation. (Rounded to one, it would leave a mean in h.)
+    """
     x = z.to(compute_dtype(z.dtype))
     mean = x.mean(dim=0)
-    inverse = (x.var(dim=0, unbiased=False) + eps).rsqrt()
-    return (x - mean) * inverse, mean, inverse
+    x = x - mean
+    rest = x.mean(dim=0)
+    x = x - rest
+    inverse = (x.square().mean(dim=0) + eps).rsqrt()
+    return x * inverse, torch.stack([mean, rest, inverse])
+
+
+def standardised(z: Tensor, statistics: Tensor) -> Tensor:
+    """h of some rows."""
+    mean, rest, inverse = statistics
+    return (z.to(mean.dtype) - mean - rest) * inverse
 
 
 def off_diagonal(h0: Tensor, h1: Tensor, dtype: torch.dtype) -> Tensor:
@@ -48,13 +59,13 @@ def cross_correlation_rows(
     Returns:
         The slopes of half the sum of C_ij^2, i != j, in h0 and in h1, of the rows begin to end - 1;
         the sums of C_ij^2 along j and along i, [2, D], this process's part: all parts make the
-        whole; the diagonal of C; mean and 1 / deviation of the first view, then of the second,
-        [4, D]. Without a gradient the slopes have no elements, and of the sums there is the total
-        alone, [1].
+        whole; the diagonal of C; the statistics of the first view, then of the second, [6, D].
+        Without a gradient the slopes have no elements, and of the sums there is the total alone,
+        [1].
     """
     dtype = product_dtype(z0.dtype)
-    (h0, *first), (h1, *second) = standardise(z0, eps), standardise(z1, eps)
-    statistics = torch.stack([*first, *second])
+    (h0, first), (h1, second) = standardise(z0, eps), standardise(z1, eps)
+    statistics = torch.cat([first, second])
     matrix = off_diagonal(h0, h1, dtype)
     diagonal = (h0 * h1).mean(dim=0)
     part = (end - begin) / z0.shape[0]
@@ -86,12 +97,11 @@ def barlow_twins_gradients(
     if squares.dim() == 1:
         return loss, loss.new_empty(0), loss.new_empty(0)
     own = 2 * (diagonal - 1) / total
-    mean0, inverse0, mean1, inverse1 = statistics
-    h0, h1 = (z0 - mean0) * inverse0, (z1 - mean1) * inverse1
+    h0, h1 = standardised(z0, statistics[:3]), standardised(z1, statistics[3:])
     # The mean over the batch of gradient * h; that of the gradient is 0, for h has mean 0.
     shrink0, shrink1 = own * diagonal + 2 * lambda_ * squares / total
-    grad0 = inverse0 * (2 * lambda_ * slope0 + own * h1 - shrink0 * h0)
-    grad1 = inverse1 * (2 * lambda_ * slope1 + own * h0 - shrink1 * h1)
+    grad0 = statistics[2] * (2 * lambda_ * slope0 + own * h1 - shrink0 * h0)
+    grad1 = statistics[5] * (2 * lambda_ * slope1 + own * h0 - shrink1 * h1)
     return loss, grad0, grad1
 
 
