@@ -48,8 +48,8 @@ def barlow_twins_loss(
 
     Args:
         z0, z1: [N, D], row i of one belonging to row i of the other; float16, bfloat16, float32 or
-            float64, any strides. Products of bfloat16 (or under its autocast) are of h rounded to
-            it; those of float16 are computed in float32 on the CPU.
+            float64, any strides. Products of float16 and bfloat16 (or under their autocast) are of
+            h rounded to that, which is computed in float32 before.
         lambda_: weight of the elements off the diagonal; a number or a tensor of one element,
             which gets no gradient.
         eps: added to the variances.
@@ -137,8 +137,7 @@ def _as_mmpretrain(z0: Tensor, z1: Tensor, weight: Tensor, eps: float, group: Gr
     The D x D matrix is stored, as it is upstream.
     """
     h0, h1 = (reference.standardise(z, eps)[0] for z in (z0, z1))
-    dtype = reference.product_dtype(z0.dtype)
-    own = reference.product(h0.T, h1, dtype)
+    own = reference.product(h0.T, h1, z0.dtype)
     own = own / (z0.shape[0] * distributed.world_size(group))
     others = distributed.all_reduce(own, "sum", group) - own.detach()
     matrix = own + others

@@ -15,9 +15,13 @@ def compute_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
-def product_dtype(dtype: torch.dtype) -> torch.dtype:
-    """What products are computed in: those of float16 could overflow."""
-    return torch.bfloat16 if dtype == torch.bfloat16 else compute_dtype(dtype)
+def product(a: Tensor, b: Tensor, dtype: torch.dtype) -> Tensor:
+    """a @ b of elements rounded to `dtype`. Sums of float16's could overflow: they are float32's."""
+    rounded = [x.to(dtype) for x in (a, b)]
+    if dtype == torch.float16:
+        rounded = [x.float() for x in rounded]
+    with torch.autocast(a.device.type, enabled=False):
+        return (rounded[0] @ rounded[1]).to(a.dtype)
 
 
 def standardise(z: Tensor, eps: float) -> tuple[Tensor, Tensor]:
@@ -41,14 +45,8 @@ def standardised(z: Tensor, statistics: Tensor) -> Tensor:
 
 def off_diagonal(h0: Tensor, h1: Tensor, dtype: torch.dtype) -> Tensor:
     """C without its diagonal, from products of h rounded to `dtype`."""
-    with torch.autocast(h0.device.type, enabled=False):
-        matrix = (h0.to(dtype).T @ h1.to(dtype)).to(h0.dtype) / h0.shape[0]
+    matrix = product(h0.T, h1, dtype) / h0.shape[0]
     return matrix - torch.diag(matrix.diagonal())
-
-
-def product(a: Tensor, b: Tensor, dtype: torch.dtype) -> Tensor:
-    with torch.autocast(a.device.type, enabled=False):
-        return (a.to(dtype) @ b.to(dtype)).to(a.dtype)
 
 
 def cross_correlation_rows(
@@ -63,7 +61,7 @@ def cross_correlation_rows(
         Without a gradient the slopes have no elements, and of the sums there is the total alone,
         [1].
     """
-    dtype = product_dtype(z0.dtype)
+    dtype = z0.dtype
     (h0, first), (h1, second) = standardise(z0, eps), standardise(z1, eps)
     statistics = torch.cat([first, second])
     matrix = off_diagonal(h0, h1, dtype)
@@ -110,7 +108,7 @@ def barlow_twins_loss(
 ) -> tuple[Tensor, ...]:
     """The loss; where asked its gradients of z0 and z1, else they have no elements."""
     h0, h1 = standardise(z0, eps)[0], standardise(z1, eps)[0]
-    matrix = off_diagonal(h0, h1, product_dtype(z0.dtype))
+    matrix = off_diagonal(h0, h1, z0.dtype)
     diagonal = (h0 * h1).mean(dim=0)
     loss = (diagonal - 1).square().sum() + lambda_ * matrix.square().sum()
     if not with_gradient:
