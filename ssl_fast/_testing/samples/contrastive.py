@@ -22,7 +22,7 @@ def features(dtype: torch.dtype, rows: int, size: int, seed: int = 0) -> Tensor:
 
 def related(x: Tensor, seed: int = 1) -> Tensor:
     """Rows near those of x: what a model makes of it after some training."""
-    noise = features(torch.float64, *x.shape, seed)
+    noise = features(torch.float64, x.shape[0], x.shape[1], seed)
     return F.normalize(x.double() + 0.7 * noise, dim=1).to(x.dtype)
 
 
@@ -94,13 +94,13 @@ def info_nce_samples(dtype: torch.dtype) -> Iterator[Sample]:
         yield Sample(name, (query, keys, targets, number(dtype, scale), True, True))
     query, keys = features(dtype, 9, 6), features(dtype, 70, 6)
     targets = torch.tensor([0, 69, 69, 3, 5, 5, 1, 2, 64])
-    scale = number(dtype, 9.0)
-    yield Sample("more keys", (query, keys, targets, scale, True, True))
-    yield Sample("fixed keys", (query, keys, targets, scale, True, False), constants=(1,))
+    nine = number(dtype, 9.0)
+    yield Sample("more keys", (query, keys, targets, nine, True, True))
+    yield Sample("fixed keys", (query, keys, targets, nine, True, False), constants=(1,))
     yield Sample(
-        "without gradient", (query, keys, targets, scale, False, False), constants=(0, 1, 3)
+        "without gradient", (query, keys, targets, nine, False, False), constants=(0, 1, 3)
     )
-    yield Sample("no queries", (query[:0], keys, targets[:0], scale, True, True))
+    yield Sample("no queries", (query[:0], keys, targets[:0], nine, True, True))
 
 
 @samples_of("info_nce_queue", DTYPES)
@@ -113,11 +113,11 @@ def info_nce_queue_samples(dtype: torch.dtype) -> Iterator[Sample]:
         queue = transposed(queue) if name == "transposed" else queue
         args = (query, positive, queue, number(dtype, scale), True)
         yield Sample(name, args, constants=(2,))
-    query, scale = features(dtype, 5, 6), number(dtype, 9.0)
-    yield Sample("empty queue", (query, related(query), query[:0], scale, True), constants=(2,))
-    yield Sample("no queries", (query[:0], query[:0], query, scale, True), constants=(2,))
+    query, nine = features(dtype, 5, 6), number(dtype, 9.0)
+    yield Sample("empty queue", (query, related(query), query[:0], nine, True), constants=(2,))
+    yield Sample("no queries", (query[:0], query[:0], query, nine, True), constants=(2,))
     yield Sample(
-        "without gradient", (query, related(query), query, scale, False), constants=(0, 1, 2, 3)
+        "without gradient", (query, related(query), query, nine, False), constants=(0, 1, 2, 3)
     )
 
 
