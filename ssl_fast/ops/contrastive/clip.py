@@ -133,7 +133,7 @@ class _SharedClip(torch.autograd.Function):
         return (row_lse + own - 2 * positive).sum() * factor
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         grad_image, grad_texts, grad_scale = ctx.saved_tensors
         features = ((grad * gradient).to(ctx.dtype) for gradient in (grad_image, grad_texts))
         return (*features, grad * grad_scale, None, None)
@@ -152,6 +152,7 @@ _clip_loss = register(
     "-> (Tensor, Tensor, Tensor, Tensor)",
     reference=reference.clip_loss,
     fake=_fake,
+    triton=True,
     **formed_in_forward((0, 1, 2)),
 )
 _siglip_loss = register(
@@ -159,5 +160,6 @@ _siglip_loss = register(
     "bool with_gradient) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
     reference=reference.siglip_loss,
     fake=_fake_siglip,
+    triton=True,
     **formed_in_forward((0, 1, 2, 3)),
 )

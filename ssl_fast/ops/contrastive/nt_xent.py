@@ -126,7 +126,7 @@ class _SharedNTXent(torch.autograd.Function):
         return loss * part
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         grad_z, grad_scale = ctx.saved_tensors
         return (grad * grad_z).to(ctx.dtype), grad * grad_scale, None, None, None
 
@@ -139,5 +139,6 @@ _nt_xent = register(
     "nt_xent(Tensor z, Tensor scale, bool with_gradient) -> (Tensor, Tensor, Tensor)",
     reference=reference.nt_xent,
     fake=_fake,
+    triton=True,
     **formed_in_forward((0, 1)),
 )
