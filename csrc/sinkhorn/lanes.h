@@ -1,7 +1,7 @@
 // One text for vectors of floats and for single doubles. For `sinkhorn_cpu.cpp` alone.
 #pragma once
 
-#include "common/simd_exp.h"
+#include "common/simd_math.h"
 
 namespace ssl_fast::sinkhorn::SSL_FAST_ISA {
 

@@ -2,17 +2,20 @@
 
 from typing import TYPE_CHECKING, Any
 
+from .barlow_twins import BarlowTwinsLoss
 from .clip import ClipLoss, SigLipLoss
 from .contrastive import InfoNCELoss, NTXentLoss
 from .hog import HOGGenerator
 from .memory_bank import MemoryBank
 from .patch_dropout import PatchDropout
+from .swav import SwAVLoss, SwaVLoss
 
 if TYPE_CHECKING:
     from .mask_generators import BEiTMaskGenerator, SimMIMMaskGenerator
 
 __all__ = [
     "BEiTMaskGenerator",
+    "BarlowTwinsLoss",
     "ClipLoss",
     "HOGGenerator",
     "InfoNCELoss",
@@ -21,6 +24,8 @@ __all__ = [
     "PatchDropout",
     "SigLipLoss",
     "SimMIMMaskGenerator",
+    "SwAVLoss",
+    "SwaVLoss",
 ]
 
 

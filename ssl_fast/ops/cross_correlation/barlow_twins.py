@@ -74,7 +74,7 @@ def barlow_twins_loss(
     check_compat(compat)
     if not isinstance(eps, numbers.Real) or isinstance(eps, bool):
         raise TypeError(f"eps is a {type(eps).__name__}; expected a number")
-    if not 0 <= eps < math.inf:
+    if not 0 <= float(eps) < math.inf:
         raise ValueError(f"eps is {eps}; expected 0 or a positive, finite number")
     weight = scalar("lambda_", lambda_, z0).detach()
     with_gradient = wants_gradient(z0, z1)
@@ -123,7 +123,7 @@ class _Shared(torch.autograd.Function):
         return loss
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         grad0, grad1 = (
             (gradient * grad).to(dtype)
             for gradient, dtype in zip(ctx.saved_tensors, ctx.dtypes, strict=True)

@@ -1,7 +1,7 @@
-"""The Barlow Twins loss in plain torch, with the whole cross-correlation matrix: the specification.
+"""The Barlow Twins loss in plain torch, with the whole cross-correlation matrix: the rule.
 
-h = (z - mean) / sqrt(variance + eps), by column, with the biased variance; C = h0^T h1 / N. The loss
-is the sum of (C_ii - 1)^2 and of lambda C_ij^2 for i != j.
+h = (z - mean) / sqrt(variance + eps), by column, with the biased variance; C = h0^T h1 / N. The
+loss is the sum of (C_ii - 1)^2 and of lambda C_ij^2 for i != j.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ def compute_dtype(dtype: torch.dtype) -> torch.dtype:
 
 
 def product(a: Tensor, b: Tensor, dtype: torch.dtype) -> Tensor:
-    """a @ b of elements rounded to `dtype`. Sums of float16's could overflow: they are float32's."""
+    """a @ b of elements rounded to `dtype`. Sums of float16's could overflow: they are float32."""
     rounded = [x.to(dtype) for x in (a, b)]
     if dtype == torch.float16:
         rounded = [x.float() for x in rounded]
@@ -114,6 +114,10 @@ def barlow_twins_loss(
     if not with_gradient:
         return loss, loss.new_empty(0), loss.new_empty(0)
     with torch.no_grad():
-        parts = cross_correlation_rows(z0, z1, eps, 0, z0.shape[0], True)
-        _, grad0, grad1 = barlow_twins_gradients(z0, z1, *parts, lambda_, z0.shape[0])
+        rows = z0.shape[0]
+        slope0, slope1, *columns = cross_correlation_rows(z0, z1, eps, 0, rows, True)
+        squares, diagonal, statistics = columns
+        _, grad0, grad1 = barlow_twins_gradients(
+            z0, z1, slope0, slope1, squares, diagonal, statistics, lambda_, rows
+        )
         return loss, grad0, grad1

@@ -204,6 +204,13 @@ def _column_panels(h0: Tensor, h1: Tensor) -> Iterator[tuple[int, int, Tensor]]:
         yield first, last, panel
 
 
+def _multiplied_diagonal(h0: Tensor, h1: Tensor, diagonal: Tensor) -> Tensor:
+    """The diagonal of C as products of these h have it: of rounded ones, another one."""
+    if not _by_rows(h0) or h0.dtype == diagonal.dtype:
+        return diagonal
+    return (h0.to(diagonal.dtype) * h1).mean(dim=0)
+
+
 def _total(h0: Tensor, h1: Tensor, diagonal: Tensor, begin: int, end: int) -> Tensor:
     """The sum of C_ij^2, i != j, these rows' part, [1]."""
     rows = h0.shape[0]
@@ -254,15 +261,16 @@ def cross_correlation_rows(
     h0, h1 = h0.to(z0.dtype), h1.to(z0.dtype)
     if not with_gradient:
         none0, none1 = diagonal.new_empty(0), diagonal.new_empty(0)
-        return none0, none1, _total(h0, h1, diagonal, begin, end), diagonal, statistics
+        total = _total(h0, h1, _multiplied_diagonal(h0, h1, diagonal), begin, end)
+        return none0, none1, total, diagonal, statistics
     slope0, slope1 = (diagonal.new_empty((end - begin, columns)) for _ in range(2))
     squares = diagonal.new_zeros((2, columns))
     if begin < end:
         _products(h0, h1, slope0, slope1, begin, end)
         _settle_kernel[grid](
-            z0[begin:end], z1[begin:end], statistics, diagonal, slope0, slope1, squares,
-            1.0 / rows**2, rows, end - begin, columns, *z0.stride(), *z1.stride(),
-            WITH_DIAGONAL=_by_rows(h0), **constants,
+            z0[begin:end], z1[begin:end], statistics, _multiplied_diagonal(h0, h1, diagonal),
+            slope0, slope1, squares, 1.0 / rows**2, rows, end - begin, columns,
+            *z0.stride(), *z1.stride(), WITH_DIAGONAL=_by_rows(h0), **constants,
         )  # fmt: skip
     return slope0, slope1, squares, diagonal, statistics
 
@@ -301,5 +309,9 @@ def barlow_twins_loss(
     z0: Tensor, z1: Tensor, lambda_: Tensor, eps: float, with_gradient: bool
 ) -> tuple[Tensor, ...]:
     """Launcher of `ssl_fast::barlow_twins_loss`."""
-    parts = cross_correlation_rows(z0, z1, eps, 0, z0.shape[0], with_gradient)
-    return barlow_twins_gradients(z0, z1, *parts, lambda_, z0.shape[0])
+    rows = z0.shape[0]
+    slope0, slope1, *columns = cross_correlation_rows(z0, z1, eps, 0, rows, with_gradient)
+    squares, diagonal, statistics = columns
+    return barlow_twins_gradients(
+        z0, z1, slope0, slope1, squares, diagonal, statistics, lambda_, rows
+    )

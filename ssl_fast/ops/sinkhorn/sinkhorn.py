@@ -105,7 +105,7 @@ def _epsilon(epsilon: Any, scores: Tensor) -> Tensor:
         return epsilon.detach().reshape(()).to(device=scores.device, dtype=dtype)
     if not isinstance(epsilon, numbers.Real) or isinstance(epsilon, bool):
         raise TypeError(f"epsilon is a {type(epsilon).__name__}; expected a number or a tensor")
-    if not 0 < epsilon < math.inf:
+    if not 0 < float(epsilon) < math.inf:
         raise ValueError(f"epsilon is {epsilon}; expected a positive, finite number")
     return torch.full((), float(epsilon), dtype=dtype, device=scores.device)
 
