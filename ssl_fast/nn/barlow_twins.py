@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numbers
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -26,10 +27,11 @@ class BarlowTwinsLoss(nn.Module):
 
     def __init__(self, lambda_param: float = 5e-3, gather_distributed: bool = False) -> None:
         super().__init__()
-        if not isinstance(lambda_param, numbers.Real) or isinstance(lambda_param, bool):
-            raise TypeError(f"lambda_param is {lambda_param!r}; expected a number")
-        if not float(lambda_param) >= 0:
-            raise ValueError(f"lambda_param is {lambda_param}; expected 0 or more")
+        weight: Any = lambda_param
+        if not isinstance(weight, numbers.Real) or isinstance(weight, bool):
+            raise TypeError(f"lambda_param is {weight!r}; expected a number")
+        if not float(weight) >= 0:
+            raise ValueError(f"lambda_param is {weight}; expected 0 or more")
         self.lambda_param = float(lambda_param)
         self.gather_distributed = gather_distributed
 

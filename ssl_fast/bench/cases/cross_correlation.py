@@ -80,7 +80,7 @@ def _with_gradients(loss: Loss, rows: int) -> Callable[..., tuple[Tensor, ...]]:
 
 
 def mmpretrain(z0: Tensor, z1: Tensor) -> Tensor:
-    """The steps of mmpretrain's LatentCrossCorrelationHead and CrossCorrelationLoss, one process."""
+    """The steps of mmpretrain's LatentCrossCorrelationHead and its loss, in one process."""
     h0, h1 = (F.batch_norm(z, None, None, training=True, eps=EPS) for z in (z0, z1))
     matrix = (h0.T @ h1).float() / z0.shape[0]
     size = matrix.shape[0]
