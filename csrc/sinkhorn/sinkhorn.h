@@ -47,12 +47,24 @@ SSL_HD int64_t workspace_size(int64_t columns) { return 5 * padded(columns); }
 SSL_FAST_DECLARE_PER_ISA(void sweep(const Params<float>& params, int64_t begin, int64_t end,
                                     float* workspace);
                          void sweep(const Params<double>& params, int64_t begin, int64_t end,
-                                    double* workspace))
+                                    double* workspace);
+                         void join(const Params<float>& params, int64_t chunks, int64_t begin,
+                                   int64_t end, float* maxima, float* totals);
+                         void join(const Params<double>& params, int64_t chunks, int64_t begin,
+                                   int64_t end, double* maxima, double* totals))
 
 // Chunks begin .. end - 1, on the calling thread.
 template <typename Real>
 void sweep_cpu(const Params<Real>& params, int64_t begin, int64_t end, Real* workspace) {
   SSL_FAST_CALL_BEST_ISA(sweep, params, begin, end, workspace);
+}
+
+// After kColumns: largest scores and sums of all chunks, of the columns begin .. end - 1; `begin`
+// and `end` are multiples of 16.
+template <typename Real>
+void join_cpu(const Params<Real>& params, int64_t chunks, int64_t begin, int64_t end, Real* maxima,
+              Real* totals) {
+  SSL_FAST_CALL_BEST_ISA(join, params, chunks, begin, end, maxima, totals);
 }
 
 }  // namespace ssl_fast::sinkhorn

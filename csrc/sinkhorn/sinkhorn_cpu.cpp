@@ -133,6 +133,27 @@ void run(const Params<Real>& p, int64_t begin, int64_t end, Real* workspace) {
   }
 }
 
+// Columns begin .. end - 1, whole vectors.
+template <typename Real>
+SSL_SIMD void join_chunks(const Params<Real>& p, int64_t chunks, int64_t begin, int64_t end,
+                          Real* maxima, Real* totals) {
+  using L = Lanes<Real>;
+  const int64_t size = padded(p.columns);
+  const auto inverse = L::set(p.inverse_epsilon);
+  for (int64_t k = begin; k < end; k += L::kWidth) {
+    auto most = L::set(minus_infinity<Real>());
+    for (int64_t c = 0; c < chunks; ++c) most = L::max(L::load(p.largest + c * size + k), most);
+    double sums[L::kWidth] = {};
+    for (int64_t c = 0; c < chunks; ++c) {
+      Real scale[L::kWidth];
+      L::store(scale, L::exp(L::mul(L::sub(L::load(p.largest + c * size + k), most), inverse)));
+      for (int i = 0; i < L::kWidth; ++i) sums[i] += p.sums[c * size + k + i] * scale[i];
+    }
+    L::store(maxima + k, most);
+    for (int i = 0; i < L::kWidth; ++i) totals[k + i] = static_cast<Real>(sums[i]);
+  }
+}
+
 }  // namespace
 
 void sweep(const Params<float>& p, int64_t begin, int64_t end, float* workspace) {
@@ -148,6 +169,15 @@ void sweep(const Params<float>& p, int64_t begin, int64_t end, float* workspace)
 
 void sweep(const Params<double>& p, int64_t begin, int64_t end, double* workspace) {
   run<double, double>(p, begin, end, workspace);
+}
+
+void join(const Params<float>& p, int64_t chunks, int64_t begin, int64_t end, float* maxima,
+          float* totals) {
+  join_chunks(p, chunks, begin, end, maxima, totals);
+}
+void join(const Params<double>& p, int64_t chunks, int64_t begin, int64_t end, double* maxima,
+          double* totals) {
+  join_chunks(p, chunks, begin, end, maxima, totals);
 }
 
 }  // namespace ssl_fast::sinkhorn::SSL_FAST_ISA

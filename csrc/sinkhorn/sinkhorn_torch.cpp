@@ -96,16 +96,12 @@ class Sweeps {
     std::vector<Real> largest(chunks_ * size_, std::numeric_limits<Real>::lowest());
     p_.largest = largest.data();
     run(Sweep::kColumns);
-    maxima.assign(size_, Real(0)), sums.assign(size_, Real(0));
-    for (int64_t k = 0; k < p_.columns; ++k) {
-      Real most = -std::numeric_limits<Real>::infinity();
-      for (int64_t c = 0; c < chunks_; ++c) most = std::fmax(most, largest[c * size_ + k]);
-      double sum = 0.0;
-      for (int64_t c = 0; c < chunks_; ++c)
-        sum += sums_[c * size_ + k] *
-               std::exp((largest[c * size_ + k] - most) * double(p_.inverse_epsilon));
-      maxima[k] = most, sums[k] = static_cast<Real>(sum);
-    }
+    maxima.resize(size_), sums.resize(size_);
+    torch::stable::parallel_for(0, size_ / 16, 16, [&](int64_t begin, int64_t end) {
+      join_cpu(p_, chunks_, 16 * begin, 16 * end, maxima.data(), sums.data());
+    });
+    // Behind the columns there is nothing.
+    for (int64_t k = p_.columns; k < size_; ++k) maxima[k] = sums[k] = Real(0);
   }
 
   Columns<Real> next_sums(const Columns<Real>& maxima, const Columns<Real>& sums) {
