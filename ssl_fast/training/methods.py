@@ -13,6 +13,7 @@ from ..models.mae import MAE, mae_config
 from ..models.maskfeat import MaskFeat, maskfeat_config
 from ..models.simmim import SimMIM, simmim_config
 from .panels import hog_picture, masked_image, tile_scale
+from .views import View
 
 Columns = list[tuple[str, Tensor]]
 DIMMED = 0.35  # brightness of what was visible, beside what was predicted
@@ -26,8 +27,12 @@ class Method:
         config: (backbone, image_size, patch_size, **options) -> the model's config dict.
         base_lr: learning rate for 256 images.
         weight_decay, betas, clip_grad: of AdamW; clip_grad 0 for no limit.
-        crop_scale: least and largest area of a random crop, as shares of the image.
-        panel: (model, images [N, 3, H, W] uint8, data_samples) -> titles and pictures.
+        crop_scale: least and largest area of a random crop, as shares of the image; None with
+            views, which have their own.
+        panel: (model, images [N, 3, H, W] uint8, data_samples) -> titles and pictures; None for
+            the input and its views.
+        views: what the model sees of each image, its `inputs` then being a list with a batch
+            [N, 3, S, S] for each; empty for one view, which is one batch.
     """
 
     config: Callable[..., dict[str, Any]]
@@ -35,8 +40,9 @@ class Method:
     weight_decay: float
     betas: tuple[float, float]
     clip_grad: float
-    crop_scale: tuple[float, float]
-    panel: Callable[[Any, Tensor, dict[str, Tensor]], Columns]
+    crop_scale: tuple[float, float] | None = None
+    panel: Callable[[Any, Tensor, dict[str, Tensor]], Columns] | None = None
+    views: tuple[View, ...] = ()
 
 
 def _maskfeat_panel(model: MaskFeat, images: Tensor, samples: dict[str, Tensor]) -> Columns:
