@@ -2,6 +2,7 @@
 
 from .backends import backend
 from .explain import Explanation, explain
+from .gradients import formed_in_forward
 from .library import OPS, Op, register
 
-__all__ = ["OPS", "Explanation", "Op", "backend", "explain", "register"]
+__all__ = ["OPS", "Explanation", "Op", "backend", "explain", "formed_in_forward", "register"]

@@ -1,5 +1,6 @@
 """The operators: functions of tensors, served by whichever backend is best on their device."""
 
+from .contrastive import clip_loss, info_nce, info_nce_queue, nt_xent, siglip_loss
 from .hog import hog, hog_tokens
 from .masks import (
     IbotMask,
@@ -17,17 +18,22 @@ from .tokens import embed_visible_patches, gather_tokens, random_masking, restor
 __all__ = [
     "IbotMask",
     "block_mask",
+    "clip_loss",
     "cube_mask",
     "embed_visible_patches",
     "gather_tokens",
     "hog",
     "hog_tokens",
     "ibot_mask",
+    "info_nce",
+    "info_nce_queue",
     "masked_patch_loss",
     "multiblock_mask",
+    "nt_xent",
     "random_mask",
     "random_masking",
     "restore_tokens",
+    "siglip_loss",
     "simmim_mask",
     "tube_mask",
 ]
