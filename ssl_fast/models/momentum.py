@@ -9,6 +9,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..distributed import default_group, gather_rows, share_of
+
+
+def is_training(model: nn.Module) -> bool:
+    """Whether a loss is taken to train with: then encoders follow and queues move on."""
+    return model.training and torch.is_grad_enabled()
+
+
+def gathered(x: Tensor) -> Tensor:
+    """The rows of all processes, as queues take them; x where there is one process."""
+    group = default_group()
+    return x if group is None else gather_rows(x, share_of(len(x), group, False, x.device))
+
 
 class StepCounter(nn.Module):
     """How many steps of training a model has begun, on the host and in checkpoints.

@@ -103,18 +103,10 @@ class DenseCLNeck(nn.Module):
 
     Args:
         in_channels, hid_channels, out_channels: see `NonLinearNeck`.
-        num_grid: side of the grid to which maps are averaged first; None leaves them.
     """
 
-    def __init__(
-        self,
-        in_channels: int,
-        hid_channels: int,
-        out_channels: int,
-        num_grid: int | None = None,
-    ) -> None:
+    def __init__(self, in_channels: int, hid_channels: int, out_channels: int) -> None:
         super().__init__()
-        self.num_grid = num_grid
         self.mlp = _mlp(in_channels, hid_channels, out_channels)
         self.mlp2 = nn.Sequential(
             nn.Conv2d(in_channels, hid_channels, 1),
@@ -137,8 +129,6 @@ class DenseCLNeck(nn.Module):
                 f"the backbone's out_type to 'featmap'"
             )
         single = self.mlp(features.mean(dim=(2, 3)))
-        if self.num_grid is not None:
-            features = F.adaptive_avg_pool2d(features, self.num_grid)
         dense = self.mlp2(features).flatten(2)
         return single, dense, dense.mean(dim=2)
 

@@ -3,12 +3,13 @@
 from typing import TYPE_CHECKING, Any
 
 from .hog import HOGGenerator
+from .memory_bank import MemoryBank
 from .patch_dropout import PatchDropout
 
 if TYPE_CHECKING:
     from .mask_generators import BEiTMaskGenerator, SimMIMMaskGenerator
 
-__all__ = ["BEiTMaskGenerator", "HOGGenerator", "PatchDropout", "SimMIMMaskGenerator"]
+__all__ = ["BEiTMaskGenerator", "HOGGenerator", "MemoryBank", "PatchDropout", "SimMIMMaskGenerator"]
 
 
 def __getattr__(name: str) -> Any:
