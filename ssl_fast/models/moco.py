@@ -89,7 +89,7 @@ class MoCo(BaseSelfSupervisor):
 
     def _enqueue(self, queue: MemoryBank, key: Tensor) -> None:
         if is_training(self):
-            queue.update(gathered(key))
+            queue.enqueue(gathered(key))
 
 
 # Those that take statistics of their own process's batch.

@@ -135,7 +135,8 @@ class MomentumEncoder(nn.Module):
             steps: of the model, which has begun the step at hand.
         """
         source = nn.Sequential(*online)
-        ours, theirs = list(self.module.parameters()), list(source.parameters())
+        ours: list[Tensor] = list(self.module.parameters())
+        theirs: list[Tensor] = list(source.parameters())
         if steps.count <= 1:
             torch._foreach_copy_(ours, theirs)
         else:

@@ -143,7 +143,7 @@ class SwAV(BaseSelfSupervisor):
         self.freeze_steps = freeze_steps
         self.steps = StepCounter()
         count = TARGETS if queue_len else 0
-        self.queues = nn.ModuleList(MemoryBank(queue_len, feat_dim) for _ in range(count))
+        self.queues: Any = nn.ModuleList(MemoryBank(queue_len, feat_dim) for _ in range(count))
 
     def loss(self, inputs: list[Tensor], data_samples: Any = None) -> dict[str, Tensor]:
         """The SwAV loss of a batch.
@@ -173,7 +173,7 @@ class SwAV(BaseSelfSupervisor):
         ]
         if training and self.queue_len and self.steps.over(self.queue_start):
             for queue, embedding in zip(self.queues, whole, strict=True):
-                queue.update(gathered(embedding))
+                queue.enqueue(gathered(embedding))
         loss = self.head.loss(scores, assigned)
         return {"loss": loss, "feature_std": feature_std(whole[0])}
 

@@ -73,7 +73,8 @@ class Log(Callback):
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
         # Now, since the schedule has moved on when the batch ends.
-        self._rate = max(group["lr"] for group in trainer.optimizers[0].param_groups)
+        groups = trainer.optimizers[0].param_groups
+        self._rate = max(group["lr"] for group in groups if not group.get("constant_lr"))
         self._images += len(batch["inputs"]) * trainer.world_size
         for index, reason in batch["unreadable"]:
             if index not in self._unreadable:

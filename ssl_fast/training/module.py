@@ -11,8 +11,10 @@ from lightning.pytorch import LightningModule
 from torch import Tensor
 
 from ..models.base import BaseSelfSupervisor
+from ..models.momentum import StepCounter
 from ..random import derive_seed
-from .optim import parameter_groups, warmup_cosine
+from .methods import METHODS
+from .optim import make_optimizer, parameter_groups, warmup_cosine
 from .options import PretrainOptions
 from .plan import Plan
 
@@ -89,6 +91,8 @@ class PretrainModule(LightningModule):
         self._part = batch_idx % self.options.accumulate
         keys = (self.trainer.global_step, self.global_rank, self._part)
         torch.manual_seed(derive_seed(self.options.seed, LAYERS, *keys))
+        if isinstance(steps := getattr(self.model, "steps", None), StepCounter):
+            steps.tell(self.trainer.global_step, self.plan.steps)
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         seed = derive_seed(self.options.seed, MASKS, self.trainer.global_step)
@@ -101,9 +105,15 @@ class PretrainModule(LightningModule):
         return loss
 
     def configure_optimizers(self) -> Any:
-        plan = self.plan
-        groups = parameter_groups(self.model, plan.lr, plan.weight_decay, self.options.layer_decay)
-        optimizer = torch.optim.AdamW(groups, lr=plan.lr, betas=plan.betas)
+        plan, options = self.plan, self.options
+        groups = parameter_groups(
+            self.model,
+            plan.lr,
+            plan.weight_decay,
+            options.layer_decay,
+            METHODS[options.method].constant_lr,
+        )
+        optimizer = make_optimizer(plan.optimizer, groups, plan.lr, plan.betas)
         schedule = warmup_cosine(
             optimizer, plan.lr, self.options.min_lr, plan.warmup_steps, plan.steps
         )

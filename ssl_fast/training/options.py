@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .methods import METHODS
+from .optim import OPTIMIZERS
 
 PRECISIONS: dict[str, Any] = {"fp32": "32-true", "bf16": "bf16-mixed"}
 
@@ -22,8 +23,9 @@ class PretrainOptions:
         data: a folder of images (searched through, in class folders or not), or "digits",
             scikit-learn's bundled scans.
         output: folder of the run; if it is taken, a number is appended. None for runs/METHOD.
-        method: what is learnt: "maskfeat", "mae" or "simmim".
-        backbone: a vision transformer, as timm names it.
+        method: "maskfeat", "mae", "simmim", "simclr", "moco", "mocov3", "densecl", "byol",
+            "simsiam", "barlowtwins" or "swav".
+        backbone: a model, as timm names it; None for a ViT-S or a ResNet-50, as the method's paper.
         backbone_options: more options of `timm.create_model`, such as {"depth": 6}.
         method_options: options of the method, such as {"mask_ratio": 0.4}.
         image_size: side of the images that the model sees, in pixels.
@@ -32,6 +34,7 @@ class PretrainOptions:
         steps: steps of the optimiser, in place of epochs.
         batch_size: images in one step, over all devices and accumulated parts together.
         accumulate: parts in which a batch is computed, one after the other, to save memory.
+        optimizer: "adamw", "sgd" (momentum 0.9) or "lars"; None for the method's.
         base_lr: learning rate for a batch of 256 images, scaled with the batch.
         lr: learning rate as it is, in place of base_lr.
         min_lr: learning rate at the end of the cosine.
@@ -64,7 +67,7 @@ class PretrainOptions:
     data: str | None = None
     output: str | None = None
     method: str = "maskfeat"
-    backbone: str = "vit_small_patch16_224"
+    backbone: str | None = None
     backbone_options: dict[str, Any] = field(default_factory=dict)
     method_options: dict[str, Any] = field(default_factory=dict)
     image_size: int = 224
@@ -73,6 +76,7 @@ class PretrainOptions:
     steps: int | None = None
     batch_size: int = 256
     accumulate: int = 1
+    optimizer: str | None = None
     base_lr: float | None = None
     lr: float | None = None
     min_lr: float = 1e-6
@@ -105,6 +109,8 @@ class PretrainOptions:
                 raise TypeError(f"{name} is {getattr(self, name)!r}; expected a dict")
         _choice("method", self.method, tuple(METHODS))
         _choice("precision", self.precision, tuple(PRECISIONS))
+        if self.optimizer is not None:
+            _choice("optimizer", self.optimizer, OPTIMIZERS)
         for name in ("image_size", "batch_size", "accumulate", "nodes", "checkpoint_steps"):
             _at_least(name, getattr(self, name), 1)
         for name in ("patch_size", "epochs", "steps", "evaluate_epochs"):
