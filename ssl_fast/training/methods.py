@@ -27,8 +27,8 @@ class Method:
         config: (backbone, image_size, patch_size, **options) -> the model's config dict.
         base_lr: learning rate for 256 images.
         weight_decay, betas, clip_grad: of AdamW; clip_grad 0 for no limit.
-        crop_scale: least and largest area of a random crop, as shares of the image; None with
-            views, which have their own.
+        crop_scale: least and largest area of a random crop, as shares of the image; views have
+            their own.
         panel: (model, images [N, 3, H, W] uint8, data_samples) -> titles and pictures; None for
             the input and its views.
         views: what the model sees of each image, its `inputs` then being a list with a batch
@@ -40,7 +40,7 @@ class Method:
     weight_decay: float
     betas: tuple[float, float]
     clip_grad: float
-    crop_scale: tuple[float, float] | None = None
+    crop_scale: tuple[float, float] = (0.5, 1.0)
     panel: Callable[[Any, Tensor, dict[str, Tensor]], Columns] | None = None
     views: tuple[View, ...] = ()
 
