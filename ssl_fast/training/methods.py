@@ -41,8 +41,8 @@ class Method:
         backbone: what the paper pretrains first, as timm names it.
         constant_lr: beginnings of the names of parameters whose learning rate stays.
         sync_batchnorm: whether batch norms take the statistics of all GPUs.
-        crop_scale: least and largest area of a random crop, as shares of the image; None with
-            views, which have their own.
+        crop_scale: least and largest area of a random crop, as shares of the image; views have
+            their own.
         panel: (model, images [N, 3, H, W] uint8, data_samples) -> titles and pictures; None for
             the input and its views.
         views: what the model sees of each image, its `inputs` then being a list with a batch
@@ -58,7 +58,7 @@ class Method:
     backbone: str = "vit_small_patch16_224"
     constant_lr: tuple[str, ...] = ()
     sync_batchnorm: bool = True
-    crop_scale: tuple[float, float] | None = None
+    crop_scale: tuple[float, float] = (0.5, 1.0)
     panel: Callable[[Any, Tensor, dict[str, Tensor]], Columns] | None = None
     views: tuple[View, ...] = ()
 

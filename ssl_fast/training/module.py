@@ -17,6 +17,7 @@ from .methods import METHODS
 from .optim import make_optimizer, parameter_groups, warmup_cosine
 from .options import PretrainOptions
 from .plan import Plan
+from .views import augmented_views
 
 # Streams of randomness, each with a seed of its own for every step.
 MASKS, LAYERS = 0, 1
@@ -59,11 +60,12 @@ class PretrainModule(LightningModule):
 
     Attributes:
         batches: of this process.
-        loss_of_step: mean loss over the parts of the step at hand; detached, on the device.
+        values_of_step: "loss" and what else the model returned beside it, means over the parts of
+            the step at hand; detached, on the device.
     """
 
     batches: Batches
-    loss_of_step: Tensor
+    values_of_step: dict[str, Tensor]
 
     def __init__(
         self,
@@ -97,11 +99,16 @@ class PretrainModule(LightningModule):
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         seed = derive_seed(self.options.seed, MASKS, self.trainer.global_step)
         samples = {"sample_ids": batch["sample_ids"], "seed": torch.tensor([seed])}
-        data = {"inputs": batch["inputs"], "data_samples": samples}
+        inputs = batch["inputs"]
+        if "parameters" in batch:
+            inputs = augmented_views(inputs, batch["parameters"])
+        data = {"inputs": inputs, "data_samples": samples}
         losses = self.model(**self.model.data_preprocessor(data, True), mode="loss")
-        loss, _ = self.model.parse_losses(losses)
-        share = loss.detach() / self.options.accumulate
-        self.loss_of_step = share if self._part == 0 else self.loss_of_step + share
+        loss, values = self.model.parse_losses(losses)
+        shares = {name: value / self.options.accumulate for name, value in values.items()}
+        if self._part > 0:
+            shares = {name: self.values_of_step[name] + share for name, share in shares.items()}
+        self.values_of_step = shares
         return loss
 
     def configure_optimizers(self) -> Any:

@@ -44,8 +44,11 @@ class PretrainOptions:
         clip_grad: largest norm of the gradient; 0 for no limit.
         precision: "fp32" or "bf16" (autocast).
         compile: whether the model goes through `torch.compile`.
-        crop_scale: least and largest area of a random crop, as shares of the image.
+        crop_scale: least and largest area of a random crop, as shares of the image; of the whole
+            views where a method has small ones too.
         flip: whether images are mirrored at random; None for what suits the data.
+        jitter: strength of the random changes of colours, times the method's; 0 for none.
+        local_views: small views of each image, for methods that have them ("swav").
         seed: of everything random; the same seed, the same run.
         workers: processes that load images, for each device; None for what the machine has.
         devices: processes or GPUs, a number or "auto".
@@ -88,6 +91,8 @@ class PretrainOptions:
     compile: bool = False
     crop_scale: tuple[float, float] | None = None
     flip: bool | None = None
+    jitter: float | None = None
+    local_views: int | None = None
     seed: int = 0
     workers: int | None = None
     devices: int | str = "auto"
@@ -116,7 +121,16 @@ class PretrainOptions:
         for name in ("patch_size", "epochs", "steps", "evaluate_epochs"):
             _at_least(name, getattr(self, name), 1, optional=True)
         _at_least("log_steps", self.log_steps, 1)
-        for name in ("base_lr", "lr", "warmup_steps", "weight_decay", "clip_grad", "workers"):
+        for name in (
+            "base_lr",
+            "lr",
+            "warmup_steps",
+            "weight_decay",
+            "clip_grad",
+            "workers",
+            "jitter",
+            "local_views",
+        ):
             _at_least(name, getattr(self, name), 0, optional=True)
         _at_least("min_lr", self.min_lr, 0)
         if self.epochs is not None and self.steps is not None:
@@ -132,6 +146,7 @@ class PretrainOptions:
                 f"batch_size is {self.batch_size}, which accumulate ({self.accumulate}) must divide"
             )
         self._check_crop()
+        self._check_views()
 
     def _check_crop(self) -> None:
         if self.crop_scale is None:
@@ -142,6 +157,13 @@ class PretrainOptions:
             raise ValueError(
                 f"crop_scale is {self.crop_scale}; accepted are 0 < least <= most <= 1"
             )
+
+    def _check_views(self) -> None:
+        views = METHODS[self.method].views
+        if self.jitter is not None and not views:
+            raise ValueError(f"jitter is {self.jitter}, and {self.method} changes no colours")
+        if self.local_views is not None and not any(view.local for view in views):
+            raise ValueError(f"local_views is {self.local_views}, and {self.method} has none")
 
     def continued(self, saved: PretrainOptions) -> PretrainOptions:
         """These options for going on with a run: what is left at its default is as `saved`."""

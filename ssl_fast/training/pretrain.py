@@ -119,6 +119,7 @@ def _train(run: Run, feed: Feed, checkpoint: Path | None) -> PretrainResult:
         model = _with_synchronised_norms(model, trainer)
     if options.compile:
         model.compile()
+    feed.multiple = getattr(model.backbone, "patch_size", 1)
     workers = options.workers
     if workers is None:
         workers = default_workers(trainer.num_devices)

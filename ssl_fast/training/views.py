@@ -5,6 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from .augment import Augmentation, generator
+from .photometric import FIELDS, ORDERS, augmented
 
 Range = tuple[float, float]
 
@@ -71,6 +80,26 @@ class View:
         """Whether it is one of the small views of multi-crop."""
         return self.size < 1
 
+    @property
+    def crop(self) -> Augmentation:
+        """What the worker does; views are mirrored with the rest, on the device."""
+        return Augmentation(self.scale, self.ratio, flip=False)
+
+    def draw(self, random: np.random.Generator) -> np.ndarray:
+        """What happens to one view on the device, as `photometric.augmented` takes it: [9] float32.
+
+        As many numbers are drawn whatever the recipe, so that a change of one part of it leaves the
+        rest of every view as it was.
+        """
+        shares = (self.jitter_p, self.grayscale, self.blur, self.solarize, self.flip)
+        jitter, grayscale, blur, solarize, flip = random.random(5) < shares
+        strength, none = np.array(self.jitter), np.array([1.0, 1.0, 1.0, 0.0])
+        least = np.maximum(none - strength, [0.0, 0.0, 0.0, -0.5])  # no factor is negative
+        colours = random.uniform(least, none + strength)
+        order, sigma = random.integers(len(ORDERS)), random.uniform(*self.blur_sigma)
+        drawn = (*(colours if jitter else none), order, grayscale, sigma * blur, solarize, flip)
+        return np.array(drawn, np.float32)
+
     def side(self, image_size: int, multiple: int = 1) -> int:
         """Side of the view in pixels.
 
@@ -102,6 +131,118 @@ SWAV = (
 )
 
 
+def chosen(
+    views: Sequence[View],
+    *,
+    crop_scale: Range | None = None,
+    flip: bool | None = None,
+    jitter: float | None = None,
+    local_views: int | None = None,
+) -> list[View]:
+    """Views with what the user wants otherwise; see `PretrainOptions`. None leaves it as it is."""
+    result = []
+    for view in views:
+        changes: dict[str, Any] = {}
+        if crop_scale is not None and not view.local:
+            changes["scale"] = crop_scale
+        if local_views is not None and view.local:
+            changes["count"] = local_views
+        if flip is not None:
+            changes["flip"] = 0.5 if flip else 0.0
+        if jitter is not None:
+            *factors, hue = (jitter * strength for strength in view.jitter)
+            changes["jitter"] = (*factors, min(hue, 0.5))
+        result.append(replace(view, **changes))
+    return result
+
+
 def expanded(views: Sequence[View]) -> list[View]:
     """The views one by one, in their order: what `inputs` of a batch hold."""
     return [replace(view, count=1) for view in views for _ in range(view.count)]
+
+
+class MultiView:
+    """Crops of an image and what is drawn for them: the worker's half of an augmentation.
+
+    Args:
+        views: what is made of an image.
+        image_size: side of whole views in pixels.
+        multiple: see `View.side`.
+
+    Attributes:
+        views: one by one.
+        sides: of each, in pixels.
+    """
+
+    def __init__(self, views: Sequence[View], image_size: int, multiple: int = 1) -> None:
+        self.views = expanded(views)
+        self.sides = [view.side(image_size, multiple) for view in self.views]
+
+    def __call__(
+        self, image: Image.Image, seed: int, epoch: int, sample: int
+    ) -> tuple[list[Tensor], np.ndarray]:
+        """Views of an RGB image, each a function of (seed, epoch, sample, its place).
+
+        Returns:
+            [3, side, side] uint8 for each view, and the parameters [V, 9] float32 of all.
+        """
+        crops, parameters = [], np.empty((len(self.views), len(FIELDS)), np.float32)
+        for place, (view, side) in enumerate(zip(self.views, self.sides, strict=True)):
+            random = generator(seed, epoch, sample, place)
+            parameters[place] = view.draw(random)
+            crops.append(view.crop(image, side, random))
+        return crops, parameters
+
+    def decode_size(self) -> int:
+        """The shorter side that an image needs for no crop to be enlarged, in pixels."""
+        sides = zip(self.views, self.sides, strict=True)
+        return max(view.crop.decode_size(side) for view, side in sides)
+
+
+def augmented_views(inputs: Sequence[Tensor], parameters: Any) -> list[Tensor]:
+    """Crops with what was drawn for them done; see `ViewAugmentation.forward`."""
+    drawn = np.asarray(parameters, np.float32)
+    if drawn.ndim != 3 or drawn.shape[1] != len(inputs):
+        raise ValueError(
+            f"parameters has shape {drawn.shape}; expected [N, {len(inputs)}, {len(FIELDS)}]"
+        )
+    return [augmented(view, drawn[:, place]) for place, view in enumerate(inputs)]
+
+
+class ViewAugmentation(nn.Module):
+    """The device's half of an augmentation: from crops to views.
+
+    Args:
+        views: what `inputs` hold; needed to draw parameters alone.
+    """
+
+    def __init__(self, views: Sequence[View]) -> None:
+        super().__init__()
+        self.views = expanded(views)
+
+    def forward(self, inputs: Sequence[Tensor], parameters: Any = None) -> list[Tensor]:
+        """Augmented views.
+
+        Args:
+            inputs: [N, 3, S, S] uint8 for each view, on any device; not changed.
+            parameters: [N, V, 9] floats on the CPU, from `MultiView`; None draws them, so that
+                `torch.manual_seed` rules.
+
+        Returns:
+            As inputs, new.
+
+        Raises:
+            TypeError, ValueError: for another number of views; see `photometric.augmented`.
+        """
+        if isinstance(inputs, Tensor) or len(inputs) != len(self.views):
+            got = "one tensor" if isinstance(inputs, Tensor) else f"{len(inputs)} views"
+            raise ValueError(f"inputs are {got}; expected a list of {len(self.views)} views")
+        if parameters is None:
+            parameters = self.draw(len(inputs[0]))
+        return augmented_views(inputs, parameters)
+
+    def draw(self, num_samples: int) -> np.ndarray:
+        """Parameters [num_samples, V, 9] float32 from torch's generator."""
+        random = np.random.Generator(np.random.Philox(int(torch.randint(2**63 - 1, ()))))
+        drawn = [view.draw(random) for _ in range(num_samples) for view in self.views]
+        return np.reshape(drawn, (num_samples, len(self.views), len(FIELDS)))
