@@ -103,6 +103,7 @@ class TimmBackbone(nn.Module):
     Attributes:
         model: timm's model.
         num_features: channels of its features.
+        patch_size: side of a patch in pixels; 1 for a model without patches.
 
     Raises:
         ValueError: for another out_type, and see `timm_model`.
@@ -118,6 +119,8 @@ class TimmBackbone(nn.Module):
         self.options = options
         self.model = timm_model(name, **options)
         self.num_features = int(self.model.num_features)
+        embed: Any = getattr(self.model, "patch_embed", None)
+        self.patch_size = int(embed.patch_size[0]) if hasattr(embed, "patch_size") else 1
 
     def forward(self, images: Tensor) -> Tensor:
         """[N, C, H, W] to features; see out_type."""
