@@ -8,16 +8,13 @@ scaled for float16 does not lose them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
 
-SetupContext = Callable[[Any, tuple[Any, ...], tuple[Tensor, ...]], None]
-Backward = Callable[..., tuple[Tensor | None, ...]]
 
-
-def formed_in_forward(positions: Sequence[int]) -> dict[str, SetupContext | Backward]:
+def formed_in_forward(positions: Sequence[int]) -> dict[str, Any]:
     """The autograd formula, as keyword arguments of `register`.
 
     Args:

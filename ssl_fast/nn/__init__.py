@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING, Any
 
+from .clip import ClipLoss, SigLipLoss
+from .contrastive import InfoNCELoss, NTXentLoss
 from .hog import HOGGenerator
 from .memory_bank import MemoryBank
 from .patch_dropout import PatchDropout
@@ -9,7 +11,17 @@ from .patch_dropout import PatchDropout
 if TYPE_CHECKING:
     from .mask_generators import BEiTMaskGenerator, SimMIMMaskGenerator
 
-__all__ = ["BEiTMaskGenerator", "HOGGenerator", "MemoryBank", "PatchDropout", "SimMIMMaskGenerator"]
+__all__ = [
+    "BEiTMaskGenerator",
+    "ClipLoss",
+    "HOGGenerator",
+    "InfoNCELoss",
+    "MemoryBank",
+    "NTXentLoss",
+    "PatchDropout",
+    "SigLipLoss",
+    "SimMIMMaskGenerator",
+]
 
 
 def __getattr__(name: str) -> Any:

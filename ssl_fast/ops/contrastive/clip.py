@@ -133,7 +133,7 @@ class _SharedClip(torch.autograd.Function):
         return (row_lse + own - 2 * positive).sum() * factor
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         grad_image, grad_texts, grad_scale = ctx.saved_tensors
         features = ((grad * gradient).to(ctx.dtype) for gradient in (grad_image, grad_texts))
         return (*features, grad * grad_scale, None, None)

@@ -126,7 +126,7 @@ class _SharedNTXent(torch.autograd.Function):
         return loss * part
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         grad_z, grad_scale = ctx.saved_tensors
         return (grad * grad_z).to(ctx.dtype), grad * grad_scale, None, None, None
 

@@ -20,12 +20,13 @@ def compute_dtype(dtype: torch.dtype) -> torch.dtype:
 
 def dots(rows: Tensor, columns: Tensor) -> Tensor:
     """Inner products of all pairs, as torch multiplies features of this type."""
-    return (rows @ columns.T).to(compute_dtype(rows.dtype))
+    return product(rows, columns.T)
 
 
 def product(weights: Tensor, features: Tensor) -> Tensor:
-    """weights @ features, as torch multiplies features of this type."""
-    return (weights.to(features.dtype) @ features).to(compute_dtype(features.dtype))
+    """weights @ features, as torch multiplies features of this type; autocast is over by now."""
+    with torch.autocast(features.device.type, enabled=False):
+        return (weights.to(features.dtype) @ features).to(compute_dtype(features.dtype))
 
 
 def without_gradients(loss: Tensor, count: int) -> Outputs:
