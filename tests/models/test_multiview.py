@@ -118,11 +118,9 @@ def test_autocast(method):
     assert loss.item() == pytest.approx(expected.item(), rel=0.1, abs=0.1)
 
 
-@pytest.mark.parametrize("method", ["moco", "swav", "byol"])
-def test_compiled_losses_are_the_same(method):
-    options = dict(queue_len=8) if method == "swav" else {}
-    batch = views(method)
-    plain, compiled = model(method, **options), model(method, **options)
+def test_compiled_losses_are_the_same():
+    batch = views("moco")
+    plain, compiled = model("moco"), model("moco")
     compiled.compile(backend="eager")
     assert train(compiled, batch, 4) == pytest.approx(train(plain, batch, 4), rel=1e-4)
     assert torch.equal(plain.steps.get_extra_state(), compiled.steps.get_extra_state())
