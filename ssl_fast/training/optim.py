@@ -35,7 +35,10 @@ def make_optimizer(
     if name == "sgd":
         return torch.optim.SGD(groups, lr=lr, momentum=MOMENTUM)
     groups = [{**group, "always_adapt": group["decays"]} for group in groups]
-    return import_timm().optim.Lars(groups, lr=lr, momentum=MOMENTUM)
+    import_timm()
+    from timm.optim import Lars
+
+    return Lars(groups, lr=lr, momentum=MOMENTUM)
 
 
 def parameter_groups(
