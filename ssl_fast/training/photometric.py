@@ -78,8 +78,8 @@ def augmented(images: Tensor, parameters: Any) -> Tensor:
 
 
 def kernel_size(side: int) -> int:
-    """Width of the blur's kernel in pixels: a tenth of the side, odd, at least 3."""
-    return max(3, side // 10 | 1)
+    """Width of the blur's kernel in pixels: a tenth of the side, odd, at least 3 (1 for one pixel)."""
+    return min(max(3, side // 10 | 1), 2 * side - 1)
 
 
 class _ColorJitter:
