@@ -13,6 +13,7 @@ from .masks import (
     tube_mask,
 )
 from .reconstruction import masked_patch_loss
+from .sinkhorn import sinkhorn
 from .tokens import embed_visible_patches, gather_tokens, random_masking, restore_tokens
 
 __all__ = [
@@ -35,5 +36,6 @@ __all__ = [
     "restore_tokens",
     "siglip_loss",
     "simmim_mask",
+    "sinkhorn",
     "tube_mask",
 ]
