@@ -34,7 +34,12 @@ METHODS = {
         None,
         dict(out_dim=32, predictor_dim=8, backbone_options=RESNET),
     ),
-    "barlowtwins": (barlowtwins_config, "resnet18", None, dict(out_dim=16, backbone_options=RESNET)),
+    "barlowtwins": (
+        barlowtwins_config,
+        "resnet18",
+        None,
+        dict(out_dim=16, backbone_options=RESNET),
+    ),
     "swav": (
         swav_config,
         "resnet18",

@@ -74,8 +74,9 @@ def test_steps():
 def test_the_encoder_follows_once_a_step():
     built, batch = model("byol", base_momentum=0.5), views("byol")
     name = "backbone.model.layer4.0.conv1.weight"
-    weight, target = built.get_parameter(name), built.get_parameter(
-        name.replace("backbone", "target_net.module.0", 1)
+    weight, target = (
+        built.get_parameter(name),
+        built.get_parameter(name.replace("backbone", "target_net.module.0", 1)),
     )
     moved = []
     for step in (0, 1, 1, 2):

@@ -126,7 +126,9 @@ def test_simsiam():
     loss = built(batch, mode="loss")["loss"]
     torch.testing.assert_close(loss, expected)
     weights = list(built.neck.parameters())
-    ours, theirs = (torch.autograd.grad(each, weights, retain_graph=True) for each in (loss, expected))
+    ours, theirs = (
+        torch.autograd.grad(each, weights, retain_graph=True) for each in (loss, expected)
+    )
     for one, other in zip(ours, theirs, strict=True):
         torch.testing.assert_close(one, other)
 
