@@ -20,7 +20,7 @@ from .masked import MaskedSwin, MaskedViT, VisibleViT
 from .maskfeat import MaskFeat
 from .moco import MoCo
 from .mocov3 import MoCoV3, MoCoV3Head, MoCoV3ViT
-from .momentum import MomentumEncoder
+from .momentum import MomentumEncoder, StepCounter
 from .necks import DenseCLNeck, MoCoV2Neck, NonLinearNeck, SwAVNeck
 from .parts import LinearNeck, MIMHead, PixelReconstructionLoss
 from .preprocess import SelfSupDataPreprocessor, TwoNormDataPreprocessor
@@ -65,6 +65,7 @@ __all__ = [
     "SimMIMHead",
     "SimMIMLinearDecoder",
     "SimSiam",
+    "StepCounter",
     "SwAV",
     "SwAVHead",
     "SwAVNeck",

@@ -31,7 +31,9 @@ def test_weights_follow_and_buffers_are_copied(schedule, share):
     change(*modules)  # as if they had been initialised after the encoder was made
     steps.begin()
     encoder.follow(*modules, steps=steps)
-    for ours, theirs in zip(encoder.module.parameters(), nn.Sequential(*modules).parameters()):
+    for ours, theirs in zip(
+        encoder.module.parameters(), nn.Sequential(*modules).parameters(), strict=True
+    ):
         assert torch.equal(ours, theirs)
         assert not ours.requires_grad
     before = [parameter.clone() for parameter in encoder.module.parameters()]
@@ -43,7 +45,9 @@ def test_weights_follow_and_buffers_are_copied(schedule, share):
         before, encoder.module.parameters(), nn.Sequential(*modules).parameters(), strict=True
     ):
         torch.testing.assert_close(ours, old + 0.1 * share * (theirs - old))
-    for ours, theirs in zip(encoder.module.buffers(), nn.Sequential(*modules).buffers()):
+    for ours, theirs in zip(
+        encoder.module.buffers(), nn.Sequential(*modules).buffers(), strict=True
+    ):
         assert torch.equal(ours, theirs)
 
 
