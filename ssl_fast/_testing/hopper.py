@@ -13,7 +13,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-kernels = importlib.import_module(f"ssl_fast.ops.{sys.argv[1]}.triton_kernels")
+kernels = importlib.import_module(f"ssl_fast.ops.{sys.argv[1]}")
 tl = kernels.tl
 for name, pointers, constants in eval(sys.argv[2], {"tl": tl}):
     kernel = getattr(kernels, name)
@@ -29,13 +29,13 @@ for name, pointers, constants in eval(sys.argv[2], {"tl": tl}):
 """
 
 
-def compile_for_hopper(family: str, cases: str, cache: str) -> list[str]:
+def compile_for_hopper(module: str, cases: str, cache: str) -> list[str]:
     """Compiles kernels to machine code of sm_90; the names of those that did.
 
     In a process of its own: there Triton must not be in its interpreter's mode.
 
     Args:
-        family: of the ops, whose `triton_kernels.py` has the kernels.
+        module: of `ssl_fast.ops`, such as "tokens.triton_kernels", which has the kernels.
         cases: Python text of a list of (kernel, types of its pointers, values of its constants);
             an argument in neither is an i32, and `tl` is Triton's language.
         cache: a folder for what Triton writes.
@@ -45,7 +45,7 @@ def compile_for_hopper(family: str, cases: str, cache: str) -> list[str]:
     """
     environment = {**os.environ, "TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": cache}
     result = subprocess.run(
-        [sys.executable, "-c", SCRIPT, family, cases],
+        [sys.executable, "-c", SCRIPT, module, cases],
         env=environment,
         capture_output=True,
         text=True,

@@ -68,7 +68,7 @@ PAIRS: tuple[tuple[str, Pairs, float], ...] = (
     ),
     ("repeated", repeated, 5.0),
     ("zeros", lambda d: (torch.zeros(6, 7, dtype=d), features(d, 6, 7)), 10.0),
-    ("huge", lambda d: (30 * features(d, 21, 12), 30 * related(features(d, 21, 12))), 10.0),
+    ("huge", lambda d: (10 * features(d, 21, 12), 10 * related(features(d, 21, 12))), 10.0),
 )
 
 

@@ -152,6 +152,7 @@ _clip_loss = register(
     "-> (Tensor, Tensor, Tensor, Tensor)",
     reference=reference.clip_loss,
     fake=_fake,
+    triton=True,
     **formed_in_forward((0, 1, 2)),
 )
 _siglip_loss = register(
@@ -159,5 +160,6 @@ _siglip_loss = register(
     "bool with_gradient) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
     reference=reference.siglip_loss,
     fake=_fake_siglip,
+    triton=True,
     **formed_in_forward((0, 1, 2, 3)),
 )

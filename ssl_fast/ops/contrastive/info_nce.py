@@ -157,6 +157,7 @@ _info_nce = register(
     "bool with_keys) -> (Tensor, Tensor, Tensor, Tensor)",
     reference=reference.info_nce,
     fake=_fake,
+    triton=True,
     **formed_in_forward((0, 1, 3)),
 )
 _info_nce_queue = register(
@@ -164,5 +165,6 @@ _info_nce_queue = register(
     "bool with_gradient) -> (Tensor, Tensor, Tensor, Tensor)",
     reference=reference.info_nce_queue,
     fake=_fake_queue,
+    triton=True,
     **formed_in_forward((0, 1, 3)),
 )

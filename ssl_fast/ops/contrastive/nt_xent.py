@@ -139,5 +139,6 @@ _nt_xent = register(
     "nt_xent(Tensor z, Tensor scale, bool with_gradient) -> (Tensor, Tensor, Tensor)",
     reference=reference.nt_xent,
     fake=_fake,
+    triton=True,
     **formed_in_forward((0, 1)),
 )

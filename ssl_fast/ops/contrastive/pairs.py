@@ -35,6 +35,7 @@ similarity_logsumexp = register(
     "SymInt self_offset, bool over_columns) -> (Tensor, Tensor, Tensor)",
     reference=reference.similarity_logsumexp,
     fake=_fake_logsumexp,
+    triton=True,
 )
 similarity_gradients = register(
     "similarity_gradients(Tensor rows, Tensor columns, Tensor targets, Tensor scale, "
@@ -42,4 +43,5 @@ similarity_gradients = register(
     "-> (Tensor, Tensor, Tensor)",
     reference=reference.similarity_gradients,
     fake=_fake_gradients,
+    triton=True,
 )

@@ -1,0 +1,68 @@
+"""The contrastive losses on a GPU, and which of two ways goes through the similarities."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from . import pairwise
+from .pairwise import Outputs, Pairs, Way
+from .triton_fused import FusedWay, takes
+from .triton_panels import PanelWay
+
+WAYS = ("panels", "fused")
+# Up to this many channels a panel's way through memory takes longer than products done twice.
+FUSED_UP_TO = 128
+_forced: str | None = None
+
+
+@contextmanager
+def way(name: str) -> Iterator[None]:
+    """Forces one of `WAYS` where it can serve, for tests and benches."""
+    global _forced
+    if name not in WAYS:
+        raise ValueError(f"way is {name!r}; accepted are {', '.join(WAYS)}")
+    before, _forced = _forced, name
+    try:
+        yield
+    finally:
+        _forced = before
+
+
+def tf32_allowed() -> bool:
+    """Whether torch's settings let products of float32 matrices be rounded to TF32."""
+    # Not `allow_tf32`, which raises once this has been set.
+    setting: str = torch.backends.cuda.matmul.fp32_precision
+    return setting == "tf32"
+
+
+def _make(pairs: Pairs) -> Way:
+    tf32 = pairs.rows.dtype == torch.float32 and pairs.rows.is_cuda and tf32_allowed()
+    wanted = _forced or ("fused" if pairs.rows.shape[1] <= FUSED_UP_TO else "panels")
+    return FusedWay(pairs, tf32) if wanted == "fused" and takes(pairs, tf32) else PanelWay(pairs)
+
+
+def _launcher(loss: Callable[..., Outputs]) -> Callable[..., Outputs]:
+    """The op of this name: its tensors with rows of contiguous numbers, products not autocast."""
+
+    @functools.wraps(loss)
+    def launch(*args: object) -> Outputs:
+        device = next(arg for arg in args if isinstance(arg, Tensor)).device.type
+        packed = (arg.contiguous() if isinstance(arg, Tensor) else arg for arg in args)
+        with torch.autocast(device, enabled=False):
+            return loss(_make, *packed)
+
+    return launch
+
+
+nt_xent = _launcher(pairwise.nt_xent)
+info_nce = _launcher(pairwise.info_nce)
+info_nce_queue = _launcher(pairwise.info_nce_queue)
+clip_loss = _launcher(pairwise.clip_loss)
+siglip_loss = _launcher(pairwise.siglip_loss)
+similarity_logsumexp = _launcher(pairwise.similarity_logsumexp)
+similarity_gradients = _launcher(pairwise.similarity_gradients)

@@ -1,0 +1,222 @@
+"""Similarities panel by panel: products by the vendor's library, one kernel for all the rest.
+
+A panel is a number of rows against all columns (of a symmetric matrix, those from its first row
+on). What a panel needs lies in a workspace of at most `WORKSPACE` bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from .pairwise import Gradients, Pairs, Sums, product
+from .reference import compute_dtype
+from .triton_tiles import logits_of, matches, sigmoid_losses, softmax_weights, store_sums
+
+WORKSPACE = 192 << 20
+BLOCK_ROWS, BLOCK_COLUMNS = 32, 128
+
+
+@triton.jit
+def _tile(first_row, first_column, BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr):
+    """Rows and columns of the program's tile, in the whole matrix."""
+    rows = first_row + tl.program_id(0) * BLOCK_R + tl.arange(0, BLOCK_R)
+    columns = first_column + tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
+    return rows, columns
+
+
+@triton.jit
+def _offsets(rows, columns, first_row, first_column, row_end, column_end):
+    """Where a tile lies in its panel, and which of it is there."""
+    width = (column_end - first_column).to(tl.int64)
+    offsets = (rows - first_row).to(tl.int64)[:, None] * width + (columns - first_column)[None, :]
+    return offsets, (rows < row_end)[:, None] & (columns < column_end)[None, :]
+
+
+@triton.jit
+def _panel_sums_kernel(
+    dots, scale, targets, row_parts, column_parts, positive,
+    first_row, row_end, first_column, column_end, columns_from, self_difference,
+    HAS_SELF: tl.constexpr, COLUMNS: tl.constexpr,
+    BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr,
+):  # fmt: skip
+    rows, columns = _tile(first_row, first_column, BLOCK_R, BLOCK_C)
+    offsets, exists = _offsets(rows, columns, first_row, first_column, row_end, column_end)
+    tile = tl.load(dots + offsets, mask=exists, other=0)
+    logits = logits_of(
+        tile, tl.load(scale), rows, columns, row_end, column_end, self_difference, HAS_SELF
+    )
+    matched = matches(targets, rows, columns, row_end, column_end, True)
+    store_sums(
+        logits, matched, row_parts, column_parts, positive, rows, columns, row_end, column_end,
+        tl.program_id(1), tl.program_id(0), columns_from, COLUMNS,
+    )  # fmt: skip
+
+
+@triton.jit
+def _panel_weights_kernel(
+    dots, weights, scale, bias, targets, row_lse, column_lse, losses, slopes,
+    first_row, row_end, first_column, column_end, self_difference,
+    HAS_SELF: tl.constexpr, USE_ROWS: tl.constexpr, USE_COLUMNS: tl.constexpr,
+    SIGMOID: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr,
+):  # fmt: skip
+    """Weights of a tile, over its dots or beside them; of SigLIP also the sums of its losses and
+    of their slopes.
+    """
+    rows, columns = _tile(first_row, first_column, BLOCK_R, BLOCK_C)
+    offsets, exists = _offsets(rows, columns, first_row, first_column, row_end, column_end)
+    tile = tl.load(dots + offsets, mask=exists, other=0)
+    logits = logits_of(
+        tile, tl.load(scale), rows, columns, row_end, column_end, self_difference, HAS_SELF
+    )
+    matched = matches(targets, rows, columns, row_end, column_end, True)
+    if SIGMOID:
+        loss, result = sigmoid_losses(logits, matched, tl.load(bias))
+        program = tl.program_id(0) * tl.num_programs(1) + tl.program_id(1)
+        tl.store(losses + program, tl.sum(tl.sum(loss, axis=1), axis=0))
+        tl.store(slopes + program, tl.sum(tl.sum(result, axis=1), axis=0))
+    else:
+        result = softmax_weights(
+            logits, matched, row_lse, column_lse, rows, columns, row_end, column_end,
+            USE_ROWS, USE_COLUMNS,
+        )  # fmt: skip
+    tl.store(weights + offsets, result.to(weights.dtype.element_ty), mask=exists)
+
+
+class _Total:
+    """Sums of what panels add to the gradients."""
+
+    def __init__(self, pairs: Pairs, with_columns: bool) -> None:
+        self.pairs = pairs
+        self.with_columns = with_columns and not pairs.symmetric
+        shape = pairs.columns.shape if self.with_columns else (0,)
+        self.grad_rows = pairs.new_empty(*pairs.rows.shape).zero_()
+        self.grad_columns = pairs.new_empty(*shape).zero_()
+
+    def add(self, begin: int, end: int, weights: Tensor) -> None:
+        """Of the panel of these rows."""
+        pairs, first = self.pairs, begin if self.pairs.symmetric else 0
+        weights = weights if weights.is_cuda else weights.to(pairs.rows.dtype)
+        rows = pairs.rows[begin:end]
+        self.grad_rows[begin:end] += product(weights, pairs.columns[first:])
+        if self.with_columns:
+            self.grad_columns += product(weights.T, rows)
+        elif pairs.symmetric and end < len(pairs.rows):
+            self.grad_rows[end:] += product(weights[:, end - begin :].T, rows)
+
+
+def _panels(pairs: Pairs) -> Iterator[tuple[int, int]]:
+    """First row and end of each panel."""
+    wide = compute_dtype(pairs.rows.dtype).itemsize
+    narrow = pairs.rows.dtype.itemsize
+    needed = len(pairs.columns) * (wide if narrow == wide else wide + narrow)
+    height = max(WORKSPACE // max(needed, 1) // BLOCK_ROWS * BLOCK_ROWS, BLOCK_ROWS)
+    for begin in range(0, len(pairs.rows), height):
+        yield begin, min(begin + height, len(pairs.rows))
+
+
+class PanelWay:
+    """The primitives of all pairwise losses, by panels. See `pairwise.Way`."""
+
+    def __init__(self, pairs: Pairs) -> None:
+        self.pairs = pairs
+        self.panels = list(_panels(pairs))
+        self.kept: Tensor | None = None  # the dots, where all are one panel
+
+    def sums(self, over_columns: bool) -> Sums:
+        """Sums of rows, of columns, and positives."""
+        pairs, columns_too = self.pairs, over_columns or self.pairs.symmetric
+        count, width = len(pairs.rows), len(pairs.columns)
+        lse = pairs.new_empty(count).fill_(-torch.inf)
+        column_lse = pairs.new_empty(width if over_columns else 0).fill_(-torch.inf)
+        positive = pairs.new_empty(count)
+        for begin, end in self.panels:
+            first = begin if pairs.symmetric else 0
+            dots = self._dots(begin, end)
+            tiles = self._tiles(begin, end)
+            row_parts = pairs.new_empty(tiles[1], end)
+            column_parts = pairs.new_empty(tiles[0] if columns_too else 0, width)
+            after = end if pairs.symmetric else 0  # the block on the diagonal has both halves
+            _panel_sums_kernel[tiles](
+                dots, pairs.scale, pairs.targets, row_parts, column_parts, positive,
+                begin, end, first, width, after, -pairs.self_offset,
+                HAS_SELF=pairs.self_offset >= 0, COLUMNS=columns_too,
+                BLOCK_R=BLOCK_ROWS, BLOCK_C=BLOCK_COLUMNS,
+            )  # fmt: skip
+            _add_exponentials(lse[begin:end], row_parts[:, begin:])
+            target = lse if pairs.symmetric else column_lse
+            if columns_too:
+                _add_exponentials(target[after:], column_parts[:, after:])
+        return lse, column_lse, positive
+
+    def gradients(
+        self, row_lse: Tensor | None, column_lse: Tensor | None, with_columns: bool
+    ) -> Gradients:
+        """Weights times columns, and their transpose times rows."""
+        total = _Total(self.pairs, with_columns)
+        for begin, end in self.panels:
+            total.add(begin, end, self._weights(begin, end, row_lse, column_lse, None)[0])
+        return total.grad_rows, total.grad_columns
+
+    def sigmoid(self, bias: Tensor, with_gradient: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Sum of losses, gradients as above, sum of slopes."""
+        total = _Total(self.pairs, with_gradient)
+        losses, slopes = bias.new_zeros(()), bias.new_zeros(())
+        for begin, end in self.panels:
+            weights, loss, slope = self._weights(begin, end, None, None, bias)
+            losses, slopes = losses + loss, slopes + slope
+            if with_gradient:
+                total.add(begin, end, weights)
+        return losses, total.grad_rows, total.grad_columns, slopes
+
+    def _weights(
+        self,
+        begin: int,
+        end: int,
+        row_lse: Tensor | None,
+        column_lse: Tensor | None,
+        bias: Tensor | None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        pairs, width = self.pairs, len(self.pairs.columns)
+        first = begin if pairs.symmetric else 0
+        dots = self._dots(begin, end)
+        # Over the dots where they are of a size. The interpreter would not round, but cut off.
+        same = dots.dtype == pairs.rows.dtype or not dots.is_cuda
+        weights = dots if same else torch.empty_like(dots, dtype=pairs.rows.dtype)
+        tiles = self._tiles(begin, end)
+        parts = pairs.new_empty(2, tiles[0] * tiles[1] if bias is not None else 0)
+        self.kept = None  # the weights may lie over them
+        _panel_weights_kernel[tiles](
+            dots, weights, pairs.scale, pairs.scale if bias is None else bias, pairs.targets,
+            pairs.scale if row_lse is None else row_lse,
+            pairs.scale if column_lse is None else column_lse, parts[0], parts[1],
+            begin, end, first, width, -pairs.self_offset,
+            HAS_SELF=pairs.self_offset >= 0, USE_ROWS=row_lse is not None,
+            USE_COLUMNS=column_lse is not None, SIGMOID=bias is not None,
+            BLOCK_R=BLOCK_ROWS, BLOCK_C=BLOCK_COLUMNS,
+        )  # fmt: skip
+        return weights, parts[0].sum(), parts[1].sum()
+
+    def _tiles(self, begin: int, end: int) -> tuple[int, int]:
+        first = begin if self.pairs.symmetric else 0
+        width = len(self.pairs.columns) - first
+        return triton.cdiv(end - begin, BLOCK_ROWS), triton.cdiv(width, BLOCK_COLUMNS)
+
+    def _dots(self, begin: int, end: int) -> Tensor:
+        if self.kept is not None:
+            return self.kept
+        first = begin if self.pairs.symmetric else 0
+        dots = product(self.pairs.rows[begin:end], self.pairs.columns[first:].T)
+        if len(self.panels) == 1:
+            self.kept = dots
+        return dots
+
+
+def _add_exponentials(total: Tensor, parts: Tensor) -> None:
+    """total = log(exp(total) + sum of exp(parts)), in place, in a fixed order."""
+    if len(parts):
+        total.copy_(torch.logaddexp(total, parts.logsumexp(dim=0)))

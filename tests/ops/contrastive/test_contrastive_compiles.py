@@ -1,0 +1,60 @@
+"""The Triton kernels of the contrastive losses through the real compiler, for a GPU not here."""
+
+from __future__ import annotations
+
+import importlib.util
+
+import pytest
+
+from ssl_fast._testing.hopper import compile_for_hopper
+
+POINTERS = 'scale="*fp32", bias="*fp32", targets="*i64", row_lse="*fp32", column_lse="*fp32"'
+PARTS = 'row_parts="*fp32", column_parts="*fp32", positive="*fp32"'
+SUMS = 'losses="*fp32", slopes="*fp32"'
+NT_XENT = "HAS_SELF=True, USE_ROWS=True, USE_COLUMNS=True, SIGMOID=False"
+SIGLIP = "HAS_SELF=False, USE_ROWS=False, USE_COLUMNS=False, SIGMOID=True"
+PANELS = f"""[
+    ("_panel_sums_kernel", dict(dots="*fp32", scale="*fp32", targets="*i64", {PARTS}),
+     dict(HAS_SELF=True, COLUMNS=True, BLOCK_R=32, BLOCK_C=128)),
+    ("_panel_weights_kernel", dict(dots="*fp32", weights="*bf16", {POINTERS}, {SUMS}),
+     dict({NT_XENT}, BLOCK_R=32, BLOCK_C=128)),
+    ("_panel_weights_kernel", dict(dots="*fp64", weights="*fp64",
+     {POINTERS.replace("fp32", "fp64")}, {SUMS.replace("fp32", "fp64")}),
+     dict({SIGLIP}, BLOCK_R=32, BLOCK_C=128)),
+]"""
+
+
+def features(dtype, rows, columns, size):
+    return (
+        f'row_features="tensordesc<{dtype}[{rows}, {size}]>", '
+        f'column_features="tensordesc<{dtype}[{columns}, {size}]>"'
+    )
+
+
+def constants(operand, precision, rows, columns):
+    blocks = f"BLOCK_R={rows}, BLOCK_C={columns}"
+    return f'OPERAND=tl.{operand}, PRECISION="{precision}", {blocks}'
+
+
+HALF, TF32 = constants("bfloat16", "ieee", 128, 128), constants("float32", "tf32", 128, 128)
+FUSED = f"""[
+    ("_fused_sums_kernel",
+     dict({features("bf16", 128, 128, 128)}, {POINTERS}, {PARTS}, {SUMS}),
+     dict({HALF}, HAS_SELF=True, COLUMNS=True, SYMMETRIC=True, SIGMOID=False)),
+    ("_fused_sums_kernel",
+     dict({features("fp32", 128, 128, 128)}, {POINTERS}, {PARTS}, {SUMS}),
+     dict({TF32}, HAS_SELF=False, COLUMNS=False, SYMMETRIC=False, SIGMOID=True)),
+    ("_fused_gradient_kernel",
+     dict({features("bf16", 128, 128, 128)}, out="*fp32", {POINTERS}),
+     dict({HALF}, {NT_XENT}, TARGETS_OF_ROWS=True, SIZE=128)),
+    ("_fused_gradient_kernel",
+     dict({features("fp16", 128, 64, 256)}, out="*fp32", {POINTERS}),
+     dict({constants("float16", "ieee", 128, 64)}, {SIGLIP}, TARGETS_OF_ROWS=False, SIZE=256)),
+]"""
+
+
+@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="pip install triton")
+@pytest.mark.parametrize(("module", "cases"), [("triton_panels", PANELS), ("triton_fused", FUSED)])
+def test_compile_for_hopper(module, cases, tmp_path):
+    compiled = compile_for_hopper(f"contrastive.{module}", cases, str(tmp_path))
+    assert len(compiled) == cases.count("_kernel")

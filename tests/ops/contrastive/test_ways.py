@@ -1,0 +1,69 @@
+"""Both of the GPU's ways through the similarities, in parts as small as they get."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import ssl_fast
+from ssl_fast._dispatch import OPS
+from ssl_fast._testing import checks
+from ssl_fast._testing.samples import SAMPLES
+
+pytest.importorskip("triton")
+if torch.cuda.is_available():
+    pytest.skip("Triton has a GPU here", allow_module_level=True)
+
+from ssl_fast.ops.contrastive import triton_fused, triton_kernels, triton_panels
+
+NAMES = (
+    "nt_xent",
+    "info_nce",
+    "info_nce_queue",
+    "clip_loss",
+    "siglip_loss",
+    "similarity_logsumexp",
+    "similarity_gradients",
+)
+CALLS = [
+    pytest.param(op, sample, id=f"{op}-{sample.name}")
+    for op in NAMES
+    for sample in SAMPLES[op].make(torch.float32)
+    if sample.name in ("odd", "cold", "share", "clip", "nt_xent", "more keys", "empty queue")
+]
+
+
+@pytest.mark.parametrize("way", triton_kernels.WAYS)
+@pytest.mark.parametrize(("op", "sample"), CALLS)
+def test_in_small_parts(op, sample, way, monkeypatch):
+    """Panels of 32 rows; bands of one tile; columns divided among programs."""
+    monkeypatch.setattr(triton_panels, "WORKSPACE", 1)
+    monkeypatch.setattr(triton_fused, "SUMS_BYTES", 1)
+    monkeypatch.setattr(
+        triton_fused, "_splits", lambda tiles, columns, block, *_: -(-columns // block)
+    )
+    with triton_kernels.way(way), ssl_fast.backend("triton"):
+        checks.check_against_truth(OPS[op], sample)
+
+
+def test_ways_agree_on_what_they_take():
+    z = torch.zeros(4, 300)
+    pairs = triton_kernels.Pairs(z, z, torch.arange(4), torch.ones(()))
+    assert not triton_fused.takes(pairs, tf32=False)  # too long: panels, whatever is wanted
+    with triton_kernels.way("fused"):
+        assert isinstance(triton_kernels._make(pairs), triton_panels.PanelWay)
+
+
+def test_unknown_way():
+    with pytest.raises(ValueError, match="accepted are panels, fused"), triton_kernels.way("tiles"):
+        pass
+
+
+@pytest.mark.parametrize("setting", ["ieee", "tf32"])
+def test_tf32_is_torchs_choice(setting):
+    before = torch.backends.cuda.matmul.fp32_precision
+    torch.backends.cuda.matmul.fp32_precision = setting
+    try:
+        assert triton_kernels.tf32_allowed() == (setting == "tf32")
+    finally:
+        torch.backends.cuda.matmul.fp32_precision = before
