@@ -9,8 +9,8 @@ from torch import Tensor
 
 from ..models.measures import feature_std, rankme
 
-# By the names in metrics.jsonl: below which value it is a collapse, and how that is said. A standard
-# deviation is 1 where features point in all directions.
+# By the names in metrics.jsonl: below which value it is a collapse, and how that is said. Features
+# that point in all directions spread by 1.
 SIGNS = {
     "feature_std": (0.1, "the embeddings of a batch spread by {:.2g} (0 to 1)"),
     "backbone_std": (0.1, "the backbone's features spread by {:.2g} (0 to 1)"),

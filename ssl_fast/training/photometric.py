@@ -78,7 +78,7 @@ def augmented(images: Tensor, parameters: Any) -> Tensor:
 
 
 def kernel_size(side: int) -> int:
-    """Width of the blur's kernel in pixels: a tenth of the side, odd, at least 3 (1 for one pixel)."""
+    """Width of the blur's kernel in pixels: a tenth of the side, odd, 3 at least (of one, 1)."""
     return min(max(3, side // 10 | 1), 2 * side - 1)
 
 

@@ -32,6 +32,9 @@ from ssl_fast.training.plan import plan
         (dict(crop_scale=(0.9, 0.2)), r"crop_scale is \(0.9, 0.2\)"),
         (dict(log_steps=0), "log_steps is 0"),
         (dict(workers=-1), "workers is -1"),
+        (dict(jitter=0.5), "jitter is 0.5, and maskfeat changes no colours"),
+        (dict(jitter=-1), "jitter is -1; expected 0 or more"),
+        (dict(local_views=2), "local_views is 2, and maskfeat has none"),
     ],
 )
 def test_values_out_of_range(options, message):
