@@ -116,7 +116,7 @@ def _train(run: Run, feed: Feed, checkpoint: Path | None) -> PretrainResult:
     torch.manual_seed(options.seed)  # of the first weights
     model = build_model(options)
     if METHODS[options.method].sync_batchnorm:
-        model = _with_synchronised_norms(model, trainer)
+        model = with_synchronised_norms(model, trainer)
     if options.compile:
         model.compile()
     feed.multiple = getattr(model.backbone, "patch_size", 1)
@@ -176,7 +176,7 @@ def build_model(options: PretrainOptions) -> BaseSelfSupervisor:
     return model
 
 
-def _with_synchronised_norms(model: Any, trainer: Trainer) -> Any:
+def with_synchronised_norms(model: Any, trainer: Trainer) -> Any:
     """The model with batch norms over all GPUs; on CPUs torch has none, and they stay."""
     if trainer.world_size == 1 or trainer.strategy.root_device.type != "cuda":
         return model

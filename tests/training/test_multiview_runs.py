@@ -1,5 +1,7 @@
 """Runs of a few steps of the multi-view methods."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from PIL import Image
@@ -9,6 +11,7 @@ from ssl_fast.training.export import load_backbone
 from ssl_fast.training.methods import METHODS
 from ssl_fast.training.options import PretrainOptions
 from ssl_fast.training.plan import plan
+from ssl_fast.training.pretrain import build_model, with_synchronised_norms
 
 from .runs import losses, pretrain, same_weights, weights
 
@@ -87,3 +90,17 @@ def test_papers_recipes():
 def test_patches_of_a_resnet(tmp_path):
     with pytest.raises(ValueError, match="patch_size is 8, but 'resnet18' has no patches"):
         run(tmp_path / "run", "simclr", patch_size=8)
+
+
+def test_synchronised_norms():
+    config = PretrainOptions(method="byol", **{**OPTIONS["byol"], "image_size": 32})
+    model = build_model(config).eval()
+    images = torch.randn(2, 3, 32, 32)
+    state, expected = model.state_dict(), model.extract_feat(images)
+    for world_size, kind in ((1, torch.nn.BatchNorm1d), (2, torch.nn.SyncBatchNorm)):
+        device = SimpleNamespace(root_device=torch.device("cuda"))
+        trainer = SimpleNamespace(world_size=world_size, strategy=device)
+        model = with_synchronised_norms(model, trainer)
+        assert type(model.neck.bn0) is type(model.target_net.module[1].bn0) is kind
+        assert model.state_dict().keys() == state.keys()
+        torch.testing.assert_close(model.extract_feat(images), expected)
