@@ -1,6 +1,7 @@
 """The operators: functions of tensors, served by whichever backend is best on their device."""
 
 from .contrastive import clip_loss, info_nce, info_nce_queue, nt_xent, siglip_loss
+from .cross_correlation import barlow_twins_loss
 from .hog import hog, hog_tokens
 from .masks import (
     IbotMask,
@@ -18,6 +19,7 @@ from .tokens import embed_visible_patches, gather_tokens, random_masking, restor
 
 __all__ = [
     "IbotMask",
+    "barlow_twins_loss",
     "block_mask",
     "clip_loss",
     "cube_mask",
