@@ -240,4 +240,12 @@ def _check(images: Any, parameters: Any) -> np.ndarray:
             f"parameters has shape {drawn.shape}; expected ({len(images)}, {len(FIELDS)}), "
             f"{', '.join(FIELDS)} of each sample"
         )
+    order, sigma = drawn[:, ORDER], drawn[:, SIGMA]
+    if not (np.isfinite(drawn).all() and (order >= 0).all() and (order < len(ORDERS)).all()):
+        raise ValueError(
+            f"parameters have orders from {order.min()} to {order.max()}; expected finite ones, "
+            f"order 0 to 23"
+        )
+    if (sigma < 0).any():
+        raise ValueError(f"parameters has a sigma of {sigma.min()}; expected 0 or more")
     return drawn

@@ -138,12 +138,12 @@ class DigitsSource(Source):
         return f"digit {index}"
 
     def suited(self, view: View) -> View:
-        """Gray signs that fill their image: milder crops, and light alone of the colours."""
+        """Gray signs that fill their image: milder crops, a little light, no other colours."""
         brightness, contrast, _, _ = view.jitter
         return dataclasses.replace(
             view,
             scale=DIGIT_PARTS if view.local else DIGIT_CROPS,
-            jitter=(brightness / 2, contrast / 2, 0.0, 0.0),
+            jitter=(brightness / 4, contrast / 4, 0.0, 0.0),
             grayscale=0.0,
             solarize=0.0,
             flip=0.0,

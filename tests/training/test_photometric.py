@@ -184,6 +184,19 @@ def test_no_image_and_one_pixel() -> None:
 
 
 @pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"order": 24}, "order 0 to 23"),
+        ({"hue": np.nan}, "expected finite ones, order 0 to 23"),
+        ({"sigma": -1}, "a sigma of -1.0; expected 0 or more"),
+    ],
+)
+def test_parameters_out_of_range(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        augmented(torch.zeros(2, 3, 8, 8, dtype=torch.uint8), drawn(2, **values))
+
+
+@pytest.mark.parametrize(
     ("shape", "dtype", "parameters", "error", "message"),
     [
         ((2, 3, 8, 8), torch.float32, (2, 9), TypeError, "images is torch.float32"),
