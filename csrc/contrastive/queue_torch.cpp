@@ -22,9 +22,9 @@ struct Memory {
   double *matched = nullptr, *dots = nullptr;  // inner products: the positive's; of all others
   void* weighted = nullptr;                    // sums of e^(logit - shift) times the queue's rows
   void *tile = nullptr, *part = nullptr;
-  void* widened = nullptr;  // rows of a queue of float16
+  void* widened = nullptr;  // rows of a queue of another type
 
-  Memory(Workspace& workspace, const Matrix& query, int64_t width, bool half) {
+  Memory(Workspace& workspace, const Matrix& query, int64_t width, bool widens) {
     const int64_t size = query.dtype == ScalarType::Double ? 8 : 4, rows_count = query.rows;
     workspace.want(&rows.shifts, rows_count * size);
     workspace.want(&rows.sums, rows_count * size);
@@ -34,7 +34,7 @@ struct Memory {
     workspace.want(&tile, std::min(rows_count, kTileRows) * width * query.element_size());
     if (query.dtype == ScalarType::BFloat16)
       workspace.want(&part, std::min(rows_count, kTileRows) * query.columns * 2);
-    if (half) workspace.want(&widened, width * query.columns * 4);
+    if (widens) workspace.want(&widened, width * query.columns * 4);
   }
 };
 
@@ -68,7 +68,7 @@ void start(const Matrix& query, const Matrix& positive, double scale, const Memo
 // Rows first .. first + count - 1 of the queue as they are multiplied.
 Matrix rows_of(const Matrix& queue, int64_t first, int64_t count, void* widened) {
   const Matrix from = queue.slice(first, count);
-  if (from.dtype != ScalarType::Half) return from;
+  if (!widened) return from;
   const Matrix to = dense(widened, ScalarType::Float, count, from.columns);
   Tensor view = to.view();
   torch::stable::copy_(view, from.view());
@@ -156,13 +156,14 @@ Four info_nce_queue(const Tensor& query_in, const Tensor& positive_in, const Ten
   check_features("info_nce_queue", query_in, queue, scale_in);
   STD_TORCH_CHECK(positive_in.size(0) == query_in.size(0),
                   "info_nce_queue: as many positives as queries");
-  const Tensor query = operand(query_in), positive = operand(positive_in);
+  const int64_t products = query_in.numel() * queue.size(0);
+  const Tensor query = operand(query_in, products), positive = operand(positive_in, products);
   const Matrix rows = matrix_of(query), positives = matrix_of(positive);
   const double scale = value_of(scale_in), count = std::max<double>(rows.rows, 1.0);
   const int64_t height = std::clamp<int64_t>(rows.rows, 32, kTileRows);
   const int64_t width = std::min(queue.size(0), kTileElements / height);
   Workspace workspace;
-  Memory memory(workspace, rows, width, queue.scalar_type() == ScalarType::Half);
+  Memory memory(workspace, rows, width, queue.scalar_type() != query.scalar_type());
   workspace.allocate(query);
   Tensor grad_query = with_gradient ? new_gradient(query, query) : nothing(query);
   Tensor grad_positive = with_gradient ? new_gradient(query, query) : nothing(query);

@@ -41,7 +41,8 @@ class Tiles {
       largest_ = std::max(largest_, place.rows * place.columns);
       count_ += 1;
     });
-    kept_ = keep && (count_ == 1 || all * pairs.rows.element_size() <= kKeptBytes);
+    kept_ = keep && (count_ == 1 || all * pairs.rows.element_size() <=
+                                        (getenv("KEEP") ? atoll(getenv("KEEP")) : kKeptBytes));
     elements_ = kept_ ? all : largest_;
   }
 
