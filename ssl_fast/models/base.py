@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from .. import ops
 from .._version import __version__
+from ..distributed import default_group
 from .initializers import InitCfg, initialize, split_init_cfg
 from .losses import parse_losses
 from .registry import MODELS
@@ -299,19 +300,31 @@ class BaseSelfSupervisor(nn.Module, ABC):
         return torch.take_along_dim(target, ids[..., None], dim=1)
 
     def similarity_loss(
-        self, z0: Tensor, z1: Tensor, temperature: float = 0.1, **options: Any
+        self,
+        z0: Tensor,
+        z1: Tensor,
+        temperature: float = 0.1,
+        *,
+        op: str = "nt_xent",
+        **options: Any,
     ) -> Tensor:
-        """How far two views are from each other, against the others: here `ops.nt_xent`.
+        """How far two views are from each other, against others.
+
+        Where torch.distributed runs, these are of the global batch, and so is the loss.
 
         Args:
             z0, z1: [N, D], embeddings of the two views of each sample.
             temperature: divides the similarities.
-            options: of the op.
+            op: of `ssl_fast.ops`: "nt_xent", where each embedding is to find its other view among
+                all others (SimCLR); "info_nce", where z0 finds z1 among all z1 (MoCo v3);
+                "info_nce_queue", among the option `queue` [K, D] (MoCo).
+            options: of the op; its `group` is that of all processes if none is given.
 
         Returns:
             A scalar.
         """
-        return _op("nt_xent", "similarity_loss")(z0, z1, temperature, **options)
+        options.setdefault("group", default_group())
+        return _op(op, "similarity_loss")(z0, z1, temperature=temperature, **options)
 
     def masks_of(self, data_samples: Any) -> Tensor | None:
         """The masks that came with a batch, [N, h, w], or None if there are none.

@@ -1,6 +1,7 @@
 """The operators: functions of tensors, served by whichever backend is best on their device."""
 
 from .contrastive import clip_loss, info_nce, info_nce_queue, nt_xent, siglip_loss
+from .cross_correlation import barlow_twins_loss
 from .hog import hog, hog_tokens
 from .masks import (
     IbotMask,
@@ -13,10 +14,12 @@ from .masks import (
     tube_mask,
 )
 from .reconstruction import masked_patch_loss
+from .sinkhorn import sinkhorn
 from .tokens import embed_visible_patches, gather_tokens, random_masking, restore_tokens
 
 __all__ = [
     "IbotMask",
+    "barlow_twins_loss",
     "block_mask",
     "clip_loss",
     "cube_mask",
@@ -35,5 +38,6 @@ __all__ = [
     "restore_tokens",
     "siglip_loss",
     "simmim_mask",
+    "sinkhorn",
     "tube_mask",
 ]

@@ -106,7 +106,7 @@ def test_similarity_loss_hands_all_to_the_op(monkeypatch):
     calls = []
     monkeypatch.setattr(ops, "nt_xent", lambda *a, **k: calls.append((a, k)), raising=False)
     plain().similarity_loss("z0", "z1", 0.2, group="all")
-    assert calls == [(("z0", "z1", 0.2), {"group": "all"})]
+    assert calls == [(("z0", "z1"), {"temperature": 0.2, "group": "all"})]
 
 
 @pytest.mark.parametrize(

@@ -18,12 +18,14 @@ class Sample:
         args: positional arguments of the op's schema.
         exact: the outputs are decisions (masks, indices): compared bit for bit.
         constants: positions of floating-point arguments that get no gradient.
+        large: left out with Triton's interpreter, which would take minutes.
     """
 
     name: str
     args: tuple[Any, ...]
     exact: bool = False
     constants: tuple[int, ...] = ()
+    large: bool = False
 
     def to(self, device: str) -> Sample:
         """The same call on another device, strides kept."""

@@ -77,7 +77,7 @@ def nt_xent_samples(dtype: torch.dtype) -> Iterator[Sample]:
     for name, make, scale in PAIRS:
         z = torch.cat(make(dtype))
         z = transposed(z) if name == "transposed" else z
-        yield Sample(name, (z, number(dtype, scale), True))
+        yield Sample(name, (z, number(dtype, scale), True), large=len(z) > 256)
     yield Sample(
         "without gradient", (features(dtype, 10, 6), number(dtype, 9.0), False), constants=(0, 1)
     )
@@ -91,7 +91,8 @@ def info_nce_samples(dtype: torch.dtype) -> Iterator[Sample]:
     for name, make, scale in PAIRS:
         query, keys = make(dtype)
         targets = torch.arange(len(query)).flip(0)
-        yield Sample(name, (query, keys, targets, number(dtype, scale), True, True))
+        args = (query, keys, targets, number(dtype, scale), True, True)
+        yield Sample(name, args, large=len(keys) > 256)
     query, keys = features(dtype, 9, 6), features(dtype, 70, 6)
     targets = torch.tensor([0, 69, 69, 3, 5, 5, 1, 2, 64])
     nine = number(dtype, 9.0)
@@ -112,7 +113,7 @@ def info_nce_queue_samples(dtype: torch.dtype) -> Iterator[Sample]:
         queue = features(dtype, kept, query.shape[1], seed=2)
         queue = transposed(queue) if name == "transposed" else queue
         args = (query, positive, queue, number(dtype, scale), True)
-        yield Sample(name, args, constants=(2,))
+        yield Sample(name, args, constants=(2,), large=kept > 256)
     query, nine = features(dtype, 5, 6), number(dtype, 9.0)
     yield Sample("empty queue", (query, related(query), query[:0], nine, True), constants=(2,))
     yield Sample("no queries", (query[:0], query[:0], query, nine, True), constants=(2,))
@@ -124,7 +125,9 @@ def info_nce_queue_samples(dtype: torch.dtype) -> Iterator[Sample]:
 @samples_of("clip_loss", DTYPES)
 def clip_samples(dtype: torch.dtype) -> Iterator[Sample]:
     for name, make, scale in PAIRS:
-        yield Sample(name, (*make(dtype), number(dtype, scale), True))
+        image, text = make(dtype)
+        args = (image, text, number(dtype, scale), True)
+        yield Sample(name, args, large=len(image) > 256)
     yield Sample(
         "without gradient", (*pair(9, 6)(dtype), number(dtype, 9.0), False), constants=(0, 1, 2)
     )
@@ -133,7 +136,9 @@ def clip_samples(dtype: torch.dtype) -> Iterator[Sample]:
 @samples_of("siglip_loss", DTYPES)
 def siglip_samples(dtype: torch.dtype) -> Iterator[Sample]:
     for name, make, scale in PAIRS:
-        yield Sample(name, (*make(dtype), number(dtype, scale), number(dtype, -3.0), 0, True))
+        image, text = make(dtype)
+        args = (image, text, number(dtype, scale), number(dtype, -3.0), 0, True)
+        yield Sample(name, args, large=len(image) > 256)
     texts, numbers = features(dtype, 83, 6), (number(dtype, 9.0), number(dtype, -9.0))
     yield Sample("share", (texts[31:43], texts, *numbers, 31, True))
     yield Sample("no images", (texts[:0], texts, *numbers, 31, True))
@@ -160,7 +165,8 @@ def _shares(dtype: torch.dtype) -> Iterator[tuple[str, Tensor, Tensor, Tensor, T
 @samples_of("similarity_logsumexp", DTYPES)
 def logsumexp_samples(dtype: torch.dtype) -> Iterator[Sample]:
     for name, rows, columns, targets, scale, self_offset, both in _shares(dtype):
-        yield Sample(name, (rows, columns, targets, scale, self_offset, both))
+        args = (rows, columns, targets, scale, self_offset, both)
+        yield Sample(name, args, large=len(rows) > 256)
 
 
 @samples_of("similarity_gradients", DTYPES)
@@ -171,4 +177,4 @@ def gradient_samples(dtype: torch.dtype) -> Iterator[Sample]:
         # Over more rows than these.
         column_lse = (scale * (columns.double() @ columns.double().T)).logsumexp(0).to(scale.dtype)
         args = (rows, columns, targets, scale, row_lse, column_lse, self_offset, both)
-        yield Sample(name, args)
+        yield Sample(name, args, large=len(rows) > 256)

@@ -22,6 +22,7 @@ from .triton_tiles import logits_of, matches, sigmoid_losses, softmax_weights, s
 MAX_SIZE = 256
 SUMS_BYTES = 64 << 20  # for the sums of tiles
 PARTS_BYTES = 64 << 20  # for parts of gradients
+SUM_BLOCKS = 128, 64  # more would spill registers
 WAVES = 2  # programs for each multiprocessor, if columns have to be divided for it
 
 
@@ -33,7 +34,7 @@ def _fused_sums_kernel(
     OPERAND: tl.constexpr, PRECISION: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
     """Sums of one tile. Of a symmetric matrix, tiles below the diagonal are left to their mirror
-    images: those on it are square.
+    images; BLOCK_C divides BLOCK_R, so that no tile is half below.
     """
     row_tile, column_tile = tl.program_id(1), tl.program_id(0)
     start_row, start_column = first_row + row_tile * BLOCK_R, column_tile * BLOCK_C
@@ -141,13 +142,11 @@ class FusedWay:
         row_lse = pairs.new_empty(count).fill_(-torch.inf)
         column_lse = pairs.new_empty(width if columns_too else 0).fill_(-torch.inf)
         positive = pairs.new_empty(count)
-        block = 128 if pairs.rows.is_cuda else 64
-        tiles = triton.cdiv(width, block)
-        for begin, end in self._bands(block):
-            row_parts = pairs.new_empty(tiles, end)
-            row_tiles = triton.cdiv(end - begin, block)
-            column_parts = pairs.new_empty(row_tiles if columns_too else 0, width)
-            self._launch_sums(block, begin, end, row_parts, column_parts, positive, None)
+        for begin, end in self._bands():
+            tiles = self._tiles(begin, end)
+            row_parts = pairs.new_empty(tiles[0], end)
+            column_parts = pairs.new_empty(tiles[1] if columns_too else 0, width)
+            self._launch_sums(begin, end, row_parts, column_parts, positive, None)
             row_lse[begin:end] = row_parts[:, begin:].logsumexp(dim=0)
             if columns_too:
                 column_lse = torch.logaddexp(column_lse, column_parts.logsumexp(dim=0))
@@ -167,26 +166,28 @@ class FusedWay:
 
     def sigmoid(self, bias: Tensor, with_gradient: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Sum of losses, gradients as above, sum of slopes."""
-        pairs, block = self.pairs, 128 if self.pairs.rows.is_cuda else 64
-        unused = pairs.new_empty(0)
+        unused = self.pairs.new_empty(0)
         losses, slopes = bias.new_zeros(()), bias.new_zeros(())
-        for begin, end in self._bands(block):
-            loss, slope = self._launch_sums(block, begin, end, unused, unused, unused, bias)
+        for begin, end in self._bands():
+            loss, slope = self._launch_sums(begin, end, unused, unused, unused, bias)
             losses, slopes = losses + loss, slopes + slope
         if not with_gradient:
             return losses, unused, unused, slopes
         grad_rows, grad_columns = (self._gradient(None, None, bias, side) for side in (False, True))
         return losses, grad_rows, grad_columns, slopes
 
-    def _bands(self, block: int) -> list[tuple[int, int]]:
+    def _bands(self) -> list[tuple[int, int]]:
         """Rows that are taken at a time, so that sums of tiles fit in the workspace."""
         width, count = len(self.pairs.columns), len(self.pairs.rows)
-        tiles = max(SUMS_BYTES // (4 * width), 1)
-        return [(at, min(at + tiles * block, count)) for at in range(0, count, tiles * block)]
+        height = max(SUMS_BYTES // (4 * width), 1) * SUM_BLOCKS[0]
+        return [(at, min(at + height, count)) for at in range(0, count, height)]
+
+    def _tiles(self, begin: int, end: int) -> tuple[int, int]:
+        rows, columns = SUM_BLOCKS
+        return triton.cdiv(len(self.pairs.columns), columns), triton.cdiv(end - begin, rows)
 
     def _launch_sums(
         self,
-        block: int,
         begin: int,
         end: int,
         row_parts: Tensor,
@@ -195,17 +196,16 @@ class FusedWay:
         bias: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
         pairs, width = self.pairs, len(self.pairs.columns)
-        tiles = (triton.cdiv(width, block), triton.cdiv(end - begin, block))
+        tiles = self._tiles(begin, end)
         parts = pairs.new_empty(2, tiles[0] * tiles[1] if bias is not None else 0)
-        shape = [block, self.padded]
         _fused_sums_kernel[tiles](
-            TensorDescriptor.from_tensor(self.rows, shape),
-            TensorDescriptor.from_tensor(self.columns, shape),
+            TensorDescriptor.from_tensor(self.rows, [SUM_BLOCKS[0], self.padded]),
+            TensorDescriptor.from_tensor(self.columns, [SUM_BLOCKS[1], self.padded]),
             pairs.scale, pairs.scale if bias is None else bias, pairs.targets,
             row_parts, column_parts, positive, parts[0], parts[1],
             begin, end, width, -pairs.self_offset,
             COLUMNS=column_parts.numel() > 0, SYMMETRIC=pairs.symmetric, SIGMOID=bias is not None,
-            BLOCK_R=block, BLOCK_C=block, num_warps=8, num_stages=2, **self.common,
+            BLOCK_R=SUM_BLOCKS[0], BLOCK_C=SUM_BLOCKS[1], num_warps=8, num_stages=2, **self.common,
         )  # fmt: skip
         return parts[0].sum(), parts[1].sum()
 
@@ -241,12 +241,13 @@ class FusedWay:
 
 @functools.lru_cache
 def _gradient_blocks(size: int, itemsize: int, on_gpu: bool) -> tuple[int, int]:
-    """Rows held, and columns that go by. What is held: [rows, size] float32 in registers."""
-    if not on_gpu:
-        return 64, 64
-    if itemsize == 4:
+    """Rows held, and columns that go by. What is held: [rows, size] float32 in registers.
+
+    As large as needs no spills on sm_90.
+    """
+    if on_gpu and itemsize == 4:
         return 64, 32
-    return 128, 64 if size > 128 else 128
+    return (128, 64) if on_gpu and size <= 128 else (64, 64)
 
 
 def _splits(tiles: int, columns: int, block: int, elements: int, device: torch.device) -> int:

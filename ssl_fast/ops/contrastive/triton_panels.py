@@ -145,7 +145,7 @@ class PanelWay:
                 dots, pairs.scale, pairs.targets, row_parts, column_parts, positive,
                 begin, end, first, width, after, -pairs.self_offset,
                 HAS_SELF=pairs.self_offset >= 0, COLUMNS=columns_too,
-                BLOCK_R=BLOCK_ROWS, BLOCK_C=BLOCK_COLUMNS,
+                BLOCK_R=BLOCK_ROWS, BLOCK_C=BLOCK_COLUMNS, num_warps=8,
             )  # fmt: skip
             _add_exponentials(lse[begin:end], row_parts[:, begin:])
             target = lse if pairs.symmetric else column_lse
@@ -197,7 +197,7 @@ class PanelWay:
             begin, end, first, width, -pairs.self_offset,
             HAS_SELF=pairs.self_offset >= 0, USE_ROWS=row_lse is not None,
             USE_COLUMNS=column_lse is not None, SIGMOID=bias is not None,
-            BLOCK_R=BLOCK_ROWS, BLOCK_C=BLOCK_COLUMNS,
+            BLOCK_R=BLOCK_ROWS, BLOCK_C=BLOCK_COLUMNS, num_warps=8,
         )  # fmt: skip
         return weights, parts[0].sum(), parts[1].sum()
 

@@ -36,20 +36,17 @@ def constants(operand, precision, rows, columns):
     return f'OPERAND=tl.{operand}, PRECISION="{precision}", {blocks}'
 
 
-HALF, TF32 = constants("bfloat16", "ieee", 128, 128), constants("float32", "tf32", 128, 128)
+BFLOAT, TF32 = constants("bfloat16", "ieee", 128, 64), constants("float32", "tf32", 64, 32)
 FUSED = f"""[
     ("_fused_sums_kernel",
-     dict({features("bf16", 128, 128, 128)}, {POINTERS}, {PARTS}, {SUMS}),
-     dict({HALF}, HAS_SELF=True, COLUMNS=True, SYMMETRIC=True, SIGMOID=False)),
-    ("_fused_sums_kernel",
-     dict({features("fp32", 128, 128, 128)}, {POINTERS}, {PARTS}, {SUMS}),
-     dict({TF32}, HAS_SELF=False, COLUMNS=False, SYMMETRIC=False, SIGMOID=True)),
+     dict({features("bf16", 128, 64, 128)}, {POINTERS}, {PARTS}, {SUMS}),
+     dict({BFLOAT}, HAS_SELF=True, COLUMNS=True, SYMMETRIC=True, SIGMOID=False)),
     ("_fused_gradient_kernel",
-     dict({features("bf16", 128, 128, 128)}, out="*fp32", {POINTERS}),
-     dict({HALF}, {NT_XENT}, TARGETS_OF_ROWS=True, SIZE=128)),
+     dict({features("bf16", 128, 64, 128)}, out="*fp32", {POINTERS}),
+     dict({BFLOAT}, {NT_XENT}, TARGETS_OF_ROWS=True, SIZE=128)),
     ("_fused_gradient_kernel",
-     dict({features("fp16", 128, 64, 256)}, out="*fp32", {POINTERS}),
-     dict({constants("float16", "ieee", 128, 64)}, {SIGLIP}, TARGETS_OF_ROWS=False, SIZE=256)),
+     dict({features("fp32", 64, 32, 256)}, out="*fp32", {POINTERS}),
+     dict({TF32}, {SIGLIP}, TARGETS_OF_ROWS=False, SIZE=256)),
 ]"""
 
 

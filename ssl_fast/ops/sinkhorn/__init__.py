@@ -1,0 +1,3 @@
+from .sinkhorn import sinkhorn
+
+__all__ = ["sinkhorn"]
