@@ -14,7 +14,7 @@ namespace {
 using Four = std::tuple<Tensor, Tensor, Tensor, Tensor>;
 
 constexpr int64_t kTileRows = 256;
-constexpr int64_t kTileElements = kTileRows * 2048;
+constexpr int64_t kTileElements = kTileRows * 1024;
 
 // What is kept of each row of the query, and memory for a tile.
 struct Memory {
