@@ -47,7 +47,7 @@ double value_at(const Matrix& x, int64_t row, int64_t column) {
   return to_double(static_cast<const T*>(x.data)[row * x.row_stride + column * x.column_stride]);
 }
 
-// Each row's shift begins with its positive, which the sum leaves out: a loss near 0 is then right.
+// Each row's shift begins with its positive, which the sum leaves out.
 template <typename Real, typename T>
 void start(const Matrix& query, const Matrix& positive, double scale, const Memory& memory) {
   const auto row = [&](int64_t i) {
@@ -114,13 +114,13 @@ Results finish(const Matrix& query, const Matrix& positive, double scale, const 
   std::vector<double> own(query.rows);  // gradients of the positives' logits
   std::vector<double> factors(query.rows);
   for (int64_t i = 0; i < query.rows; ++i) {
-    const double others = static_cast<Real*>(memory.rows.sums)[i];
     const double logit = static_cast<Real>(scale) * static_cast<Real>(memory.matched[i]);
     const double above = static_cast<Real*>(memory.rows.shifts)[i] - logit;
-    const double sum = others + std::exp(-above);
-    const double loss = above == 0.0 ? std::log1p(others) : above + std::log(sum);
+    const double matched = std::exp(-above);
+    const double sum = matched + static_cast<Real*>(memory.rows.sums)[i];
+    const double loss = above + std::log(sum);
     all.loss += loss < 0.0 ? 0.0 : loss;
-    own[i] = -others / sum;
+    own[i] = matched / sum - 1.0;
     factors[i] = alpha / sum;
     all.of_scale += memory.dots[i] / sum + own[i] * memory.matched[i];
   }
