@@ -81,9 +81,7 @@ def nt_xent(
 
 
 def _normalized_views(z0: Tensor, z1: Tensor, compat: str | None) -> Tensor:
-    with torch.autocast(z0.device.type, enabled=False):
-        z = normalized(torch.cat([z0, z1]), compat)
-    return z.to(operands(z0, z1)[0].dtype)
+    return normalized(torch.cat([z0, z1]), compat).to(operands(z0, z1)[0].dtype)
 
 
 class _SharedNTXent(torch.autograd.Function):
