@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -12,8 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ... import ops
-from ..._dispatch import OPS
-from ..case import Case, Check, Inputs, Provider
+from ..._dispatch import OPS, backends
+from ..case import Case, Check, Inputs, Provider, Skipped
 from ..providers import standard, under_torch_compile
 
 Loss = Callable[..., Tensor]
@@ -119,11 +120,32 @@ def _case(task: Task) -> Case:
         moved_bytes=task.moved_bytes,
         providers=(
             *(provider for provider in own if provider.name != "reference compiled"),
+            *(_by_way(task, public, way) for way in ("panels", "fused")),
+            Provider("as served", lambda device: _complete(task, public)),
             _with_gradients(task, under_torch_compile(Provider("reference", lambda _: reference))),
             _with_gradients(task, upstream),
             _with_gradients(task, under_torch_compile(upstream)),
         ),
     )
+
+
+def _by_way(task: Task, public: Loss, name: str) -> Provider:
+    """Our Triton kernels by one of their two ways, whichever would be chosen."""
+
+    def prepare(device: str) -> Callable[..., Any]:
+        if device != "cuda":
+            raise Skipped("timed on cuda only")
+        if reason := backends.reason(OPS[task.op], "triton", device):
+            raise Skipped(reason)
+        kernels = importlib.import_module("ssl_fast.ops.contrastive.triton_kernels")
+
+        def by_way(*inputs: Tensor) -> Tensor:
+            with kernels.way(name):
+                return public(*inputs)
+
+        return _complete(task, by_way)
+
+    return Provider(f"triton {name}", prepare, backend="triton", packages=("triton",))
 
 
 def _with_gradients(task: Task, provider: Provider) -> Provider:
