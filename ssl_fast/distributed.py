@@ -138,7 +138,7 @@ def gather_rows(x: Tensor, share: Share) -> Tensor:
     most = max(share.counts)
     x = _padded(x, most).contiguous()
     if x.requires_grad:
-        x = _functional().all_gather_tensor_autograd(x, 0, share.group)
+        x = _all_gather("_autograd")(x, 0, share.group)
         x = _functional().wait_tensor(x)
     else:
         x = _gathered(x, share.group)
@@ -173,14 +173,20 @@ def all_logsumexp(x: Tensor, group: Group) -> Tensor:
 
 
 def _gathered(x: Tensor, group: Group) -> Tensor:
-    functional = _functional()
-    gathered: Tensor = functional.wait_tensor(functional.all_gather_tensor(x.detach(), 0, group))
+    gathered: Tensor = _functional().wait_tensor(_all_gather()(x.detach(), 0, group))
     return gathered
 
 
 def _padded(x: Tensor, rows: int) -> Tensor:
     """Zeros below, up to `rows` rows: collectives want the same size of every rank."""
     return x if x.shape[0] == rows else F.pad(x, (0, 0) * (x.dim() - 1) + (0, rows - x.shape[0]))
+
+
+def _all_gather(kind: str = "") -> Any:
+    # torch 2.13 has renamed it, and warns of the old name.
+    functional = _functional()
+    renamed = getattr(functional, f"all_gather_single{kind}", None)
+    return renamed or getattr(functional, f"all_gather_tensor{kind}")
 
 
 def _functional() -> Any:

@@ -42,7 +42,7 @@ Three nt_xent(const Tensor& z_in, const Tensor& scale, bool with_gradient) {
   check_features("nt_xent", z_in, z_in, scale);
   const int64_t count = z_in.size(0);
   STD_TORCH_CHECK(count >= 2 && count % 2 == 0, "nt_xent: z must have an even number of rows");
-  const Tensor z = operand(z_in);
+  const Tensor z = operand(z_in, count * z_in.numel());
   const std::vector<int64_t> targets = shifted_targets(count, count / 2);
   const Matrix features = matrix_of(z);
   const Pairs pairs{features, features, value_of(scale), 0, targets.data(), true};
@@ -63,7 +63,8 @@ Three nt_xent(const Tensor& z_in, const Tensor& scale, bool with_gradient) {
 Four info_nce(const Tensor& query_in, const Tensor& keys_in, const Tensor& targets_in,
               const Tensor& scale, bool with_gradient, bool with_keys) {
   check_features("info_nce", query_in, keys_in, scale);
-  const Tensor query = operand(query_in), keys = operand(keys_in);
+  const int64_t products = query_in.numel() * keys_in.size(0);
+  const Tensor query = operand(query_in, products), keys = operand(keys_in, products);
   const int64_t rows = query.size(0), count = std::max<int64_t>(rows, 1);
   const std::vector<int64_t> targets = checked_targets(targets_in, rows, keys.size(0), "info_nce");
   const Pairs pairs{matrix_of(query), matrix_of(keys), value_of(scale), kNobody, targets.data()};
@@ -84,7 +85,8 @@ Four clip_loss(const Tensor& image_in, const Tensor& text_in, const Tensor& scal
   check_features("clip_loss", image_in, text_in, scale);
   const int64_t count = image_in.size(0);
   STD_TORCH_CHECK(count >= 1 && text_in.size(0) == count, "clip_loss: as many texts as images");
-  const Tensor image = operand(image_in), text = operand(text_in);
+  const int64_t products = image_in.numel() * text_in.size(0);
+  const Tensor image = operand(image_in, products), text = operand(text_in, products);
   const std::vector<int64_t> targets = shifted_targets(count, 0);
   const Pairs pairs{matrix_of(image), matrix_of(text), value_of(scale), kNobody, targets.data()};
   Softmax softmax(image, pairs, true, with_gradient);
@@ -103,7 +105,8 @@ Three similarity_logsumexp(const Tensor& rows_in, const Tensor& columns_in,
                            const Tensor& targets_in, const Tensor& scale, int64_t self_offset,
                            bool over_columns) {
   check_features("similarity_logsumexp", rows_in, columns_in, scale);
-  const Tensor rows = operand(rows_in), columns = operand(columns_in);
+  const int64_t products = rows_in.numel() * columns_in.size(0);
+  const Tensor rows = operand(rows_in, products), columns = operand(columns_in, products);
   const int64_t count = rows.size(0);
   const std::vector<int64_t> targets =
       checked_targets(targets_in, count, columns.size(0), "similarity_logsumexp");
@@ -121,7 +124,8 @@ Three similarity_gradients(const Tensor& rows_in, const Tensor& columns_in,
                            const Tensor& targets_in, const Tensor& scale, const Tensor& row_lse_in,
                            const Tensor& column_lse_in, int64_t self_offset, bool with_columns) {
   check_features("similarity_gradients", rows_in, columns_in, scale);
-  const Tensor rows = operand(rows_in), columns = operand(columns_in);
+  const int64_t products = rows_in.numel() * columns_in.size(0);
+  const Tensor rows = operand(rows_in, products), columns = operand(columns_in, products);
   const std::vector<int64_t> targets =
       checked_targets(targets_in, rows.size(0), columns.size(0), "similarity_gradients");
   const Tensor row_lse = checked_lse(row_lse_in, rows),

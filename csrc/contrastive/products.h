@@ -52,19 +52,20 @@ inline Matrix dense(void* data, ScalarType dtype, int64_t rows, int64_t columns)
 inline ScalarType real_type(ScalarType dtype) {
   return dtype == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
 }
-// What features are multiplied in: products of float16 are slow and overflow.
-inline ScalarType product_type(ScalarType dtype) {
-  return dtype == ScalarType::Half ? ScalarType::Float : dtype;
-}
 inline DType kernel_type(ScalarType dtype) {
   return dtype == ScalarType::Double     ? DType::kFloat64
          : dtype == ScalarType::BFloat16 ? DType::kBFloat16
                                          : DType::kFloat32;
 }
 
-// Features as they are multiplied: in the product's type, neighbours side by side.
-inline Tensor operand(const Tensor& x) {
-  if (x.scalar_type() == ScalarType::Half) return torch::stable::to(x, ScalarType::Float);
+// Features as they are multiplied: neighbours side by side, and not in float16, whose products are
+// slow and overflow. Few of bfloat16 are widened too (`products` is how many the op takes): a call
+// for products of bfloat16 takes longer than the little work in float32.
+inline Tensor operand(const Tensor& x, int64_t products) {
+  constexpr int64_t kFew = 1 << 20;
+  const ScalarType type = x.scalar_type();
+  if (type == ScalarType::Half || (type == ScalarType::BFloat16 && products < kFew))
+    return torch::stable::to(x, ScalarType::Float);
   const bool in_rows = x.stride(1) == 1 && x.stride(0) >= x.size(1);
   return in_rows || x.size(0) <= 1 ? x : torch::stable::contiguous(x);
 }

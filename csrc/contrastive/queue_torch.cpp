@@ -14,7 +14,7 @@ namespace {
 using Four = std::tuple<Tensor, Tensor, Tensor, Tensor>;
 
 constexpr int64_t kTileRows = 256;
-constexpr int64_t kTileElements = kTileRows * 2048;
+constexpr int64_t kTileElements = kTileRows * 1024;
 
 // What is kept of each row of the query, and memory for a tile.
 struct Memory {
@@ -22,9 +22,9 @@ struct Memory {
   double *matched = nullptr, *dots = nullptr;  // inner products: the positive's; of all others
   void* weighted = nullptr;                    // sums of e^(logit - shift) times the queue's rows
   void *tile = nullptr, *part = nullptr;
-  void* widened = nullptr;  // rows of a queue of float16
+  void* widened = nullptr;  // rows of a queue of another type
 
-  Memory(Workspace& workspace, const Matrix& query, int64_t width, bool half) {
+  Memory(Workspace& workspace, const Matrix& query, int64_t width, bool widens) {
     const int64_t size = query.dtype == ScalarType::Double ? 8 : 4, rows_count = query.rows;
     workspace.want(&rows.shifts, rows_count * size);
     workspace.want(&rows.sums, rows_count * size);
@@ -34,7 +34,7 @@ struct Memory {
     workspace.want(&tile, std::min(rows_count, kTileRows) * width * query.element_size());
     if (query.dtype == ScalarType::BFloat16)
       workspace.want(&part, std::min(rows_count, kTileRows) * query.columns * 2);
-    if (half) workspace.want(&widened, width * query.columns * 4);
+    if (widens) workspace.want(&widened, width * query.columns * 4);
   }
 };
 
@@ -47,7 +47,7 @@ double value_at(const Matrix& x, int64_t row, int64_t column) {
   return to_double(static_cast<const T*>(x.data)[row * x.row_stride + column * x.column_stride]);
 }
 
-// Each row's shift begins with its positive, which the sum leaves out: a loss near 0 is then right.
+// Each row's shift begins with its positive, which the sum leaves out.
 template <typename Real, typename T>
 void start(const Matrix& query, const Matrix& positive, double scale, const Memory& memory) {
   const auto row = [&](int64_t i) {
@@ -68,7 +68,7 @@ void start(const Matrix& query, const Matrix& positive, double scale, const Memo
 // Rows first .. first + count - 1 of the queue as they are multiplied.
 Matrix rows_of(const Matrix& queue, int64_t first, int64_t count, void* widened) {
   const Matrix from = queue.slice(first, count);
-  if (from.dtype != ScalarType::Half) return from;
+  if (!widened) return from;
   const Matrix to = dense(widened, ScalarType::Float, count, from.columns);
   Tensor view = to.view();
   torch::stable::copy_(view, from.view());
@@ -114,13 +114,13 @@ Results finish(const Matrix& query, const Matrix& positive, double scale, const 
   std::vector<double> own(query.rows);  // gradients of the positives' logits
   std::vector<double> factors(query.rows);
   for (int64_t i = 0; i < query.rows; ++i) {
-    const double others = static_cast<Real*>(memory.rows.sums)[i];
     const double logit = static_cast<Real>(scale) * static_cast<Real>(memory.matched[i]);
     const double above = static_cast<Real*>(memory.rows.shifts)[i] - logit;
-    const double sum = others + std::exp(-above);
-    const double loss = above == 0.0 ? std::log1p(others) : above + std::log(sum);
+    const double matched = std::exp(-above);
+    const double sum = matched + static_cast<Real*>(memory.rows.sums)[i];
+    const double loss = above + std::log(sum);
     all.loss += loss < 0.0 ? 0.0 : loss;
-    own[i] = -others / sum;
+    own[i] = matched / sum - 1.0;
     factors[i] = alpha / sum;
     all.of_scale += memory.dots[i] / sum + own[i] * memory.matched[i];
   }
@@ -156,13 +156,14 @@ Four info_nce_queue(const Tensor& query_in, const Tensor& positive_in, const Ten
   check_features("info_nce_queue", query_in, queue, scale_in);
   STD_TORCH_CHECK(positive_in.size(0) == query_in.size(0),
                   "info_nce_queue: as many positives as queries");
-  const Tensor query = operand(query_in), positive = operand(positive_in);
+  const int64_t products = query_in.numel() * queue.size(0);
+  const Tensor query = operand(query_in, products), positive = operand(positive_in, products);
   const Matrix rows = matrix_of(query), positives = matrix_of(positive);
   const double scale = value_of(scale_in), count = std::max<double>(rows.rows, 1.0);
   const int64_t height = std::clamp<int64_t>(rows.rows, 32, kTileRows);
   const int64_t width = std::min(queue.size(0), kTileElements / height);
   Workspace workspace;
-  Memory memory(workspace, rows, width, queue.scalar_type() == ScalarType::Half);
+  Memory memory(workspace, rows, width, queue.scalar_type() != query.scalar_type());
   workspace.allocate(query);
   Tensor grad_query = with_gradient ? new_gradient(query, query) : nothing(query);
   Tensor grad_positive = with_gradient ? new_gradient(query, query) : nothing(query);

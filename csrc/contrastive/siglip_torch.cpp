@@ -22,7 +22,8 @@ Five siglip_loss(const Tensor& image_in, const Tensor& text_in, const Tensor& sc
                  const Tensor& bias, int64_t offset, bool with_gradient) {
   check_features("siglip_loss", image_in, text_in, scale);
   check_features("siglip_loss", image_in, text_in, bias);
-  const Tensor image = operand(image_in), text = operand(text_in);
+  const int64_t products = image_in.numel() * text_in.size(0);
+  const Tensor image = operand(image_in, products), text = operand(text_in, products);
   const int64_t rows = image.size(0), columns = text.size(0);
   const double count = static_cast<double>(std::max<int64_t>(rows, 1));
   const Pairs pairs{matrix_of(image), matrix_of(text), value_of(scale), offset};

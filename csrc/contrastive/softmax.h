@@ -104,7 +104,7 @@ class Softmax {
     }
     tiles_.for_places([&](const Place& place) {
       p.tile = tiles_.tile(place);
-      if (!tiles_.kept()) tiles_.multiply(place);
+      if (!place.kept) tiles_.multiply(place);
       for_chunks(p.tile, [&](int64_t begin, int64_t end) { softmax_gradients_cpu(p, begin, end); });
       double sum = 0.0;
       for (int64_t i = 0; i < chunks_of(place.rows); ++i) sum += dots_[i];

@@ -8,8 +8,9 @@
 
 namespace ssl_fast::contrastive {
 
-// Tiles that fit into this are kept for the gradients instead of computed again.
-constexpr int64_t kKeptBytes = 160 << 20;
+// As many tiles as fit into this are kept for the gradients, the others are computed again. Where
+// that would be most of them, all are: little time is worth little memory.
+constexpr int64_t kKeptBytes = 192 << 20;
 
 // Rows and columns of features, and which pairs are positive, or the same.
 struct Pairs {
@@ -25,30 +26,31 @@ struct Place {
   int64_t offset;  // in the memory for tiles, in elements
   bool diagonal;   // of symmetric pairs: holds both (i, j) and (j, i)
   bool starts_row;
+  bool kept;  // nothing else takes its memory
 };
 
 // Walks over the tiles of some pairs. Panels of rows in order, in each its columns in order.
 class Tiles {
  public:
   Tiles(const Pairs& pairs, bool keep) : pairs_(pairs) {
+    // A tile and what it is made from stay in the second-level caches; rows enough for all threads.
     const int64_t threads = torch::stable::get_num_threads();
-    const int64_t rows = std::clamp<int64_t>(64 * threads, 256, 1024);
-    tile_rows_ = std::min(rows, pairs.rows.rows);
-    tile_columns_ = std::min<int64_t>(2048, pairs.columns.rows);
+    tile_rows_ = std::min(std::clamp<int64_t>(64 * threads, 256, 1024), pairs.rows.rows);
+    tile_columns_ = std::min<int64_t>(1024, pairs.columns.rows);
     int64_t all = 0;
     for_places([&](const Place& place) {
       all += place.rows * place.columns;
       largest_ = std::max(largest_, place.rows * place.columns);
-      count_ += 1;
     });
-    kept_ = keep && (count_ == 1 || all * pairs.rows.element_size() <= kKeptBytes);
-    elements_ = kept_ ? all : largest_;
+    const int64_t room = kKeptBytes / pairs.rows.element_size();
+    if (keep && all <= std::max(2 * room, largest_))
+      kept_ = std::min(all, std::max(room, largest_));
+    elements_ = kept_ == all ? all : kept_ + largest_;
   }
 
   int64_t chunks() const { return chunks_of(tile_rows_); }
   int64_t columns() const { return tile_columns_; }
   int64_t longest_side() const { return std::max(tile_rows_, tile_columns_); }
-  bool kept() const { return kept_; }
   void want(Workspace& workspace) {
     workspace.want(&memory_, elements_ * pairs_.rows.element_size());
   }
@@ -63,7 +65,9 @@ class Tiles {
       for (bool first = true; c < columns; first = false) {
         const bool diagonal = pairs_.symmetric && first;
         const int64_t width = std::min(diagonal ? height : tile_columns_, columns - c);
-        function(Place{r, height, c, width, kept_ ? offset : 0, diagonal, first});
+        const bool kept = offset + height * width <= kept_;
+        function(Place{r, height, c, width, kept ? offset : std::min(offset, kept_), diagonal,
+                       first, kept});
         offset += height * width;
         c += width;
       }
@@ -91,8 +95,7 @@ class Tiles {
  private:
   Pairs pairs_;
   int64_t tile_rows_, tile_columns_;
-  int64_t largest_ = 0, count_ = 0, elements_ = 0;
-  bool kept_ = false;
+  int64_t largest_ = 0, kept_ = 0, elements_ = 0;  // of tiles
   void* memory_ = nullptr;
 };
 

@@ -172,6 +172,11 @@ def _check_name(name: str, origin: str) -> None:
         raise ValueError(f"{origin} is {name!r}; accepted are {', '.join(map(repr, BACKENDS))}")
 
 
+def is_forced() -> bool:
+    """Whether `backend` or SSL_FAST_BACKEND has taken the choice away."""
+    return _forced is not None
+
+
 @contextmanager
 def backend(name: str) -> Iterator[None]:
     """Makes one backend serve every op, in the whole process, while the context lasts.

@@ -17,6 +17,8 @@ _DOWNSAMPLE = re.compile(r"(?:layers|stages)\.(\d+)\.downsample\.")
 _STEM_NAMES = ("cls_token", "pos_embed")
 _STEM_PREFIXES = ("patch_embed", "stem.", "conv1.", "bn1.")
 
+OUT_TYPES = ("raw", "pooled", "featmap")
+
 
 def timm_model(name: str, **options: Any) -> Any:
     """A model of timm without its classifier.
@@ -93,24 +95,80 @@ class TimmBackbone(nn.Module):
 
     Args:
         name: of the model in timm.
+        out_type: "raw" for features as the model has them, tokens [N, tokens, D] or a map;
+            "pooled" for one vector an image, [N, D], pooled as the model does before its
+            classifier; "featmap" for a map [N, D, h, w], of tokens those of the patches.
         options: of `timm.create_model`; the classifier is left out.
 
     Attributes:
         model: timm's model.
         num_features: channels of its features.
+        patch_size: side of a patch in pixels; 1 for a model without patches.
+
+    Raises:
+        ValueError: for another out_type, and see `timm_model`.
     """
 
-    def __init__(self, name: str, **options: Any) -> None:
+    def __init__(self, name: str, out_type: str = "raw", **options: Any) -> None:
         super().__init__()
+        if out_type not in OUT_TYPES:
+            accepted = ", ".join(map(repr, OUT_TYPES))
+            raise ValueError(f"out_type is {out_type!r}; accepted are {accepted}")
         self.name = name
+        self.out_type = out_type
         self.options = options
         self.model = timm_model(name, **options)
         self.num_features = int(self.model.num_features)
+        embed: Any = getattr(self.model, "patch_embed", None)
+        self.patch_size = int(embed.patch_size[0]) if hasattr(embed, "patch_size") else 1
 
     def forward(self, images: Tensor) -> Tensor:
-        """[N, C, H, W] to features: [N, tokens, D] or a map, as the model has them."""
-        return self.model.forward_features(images)
+        """[N, C, H, W] to features; see out_type."""
+        if self.out_type == "pooled":
+            return self.pooled(images)
+        features = self.model.forward_features(images)
+        return features if self.out_type == "raw" else self._map(features)
+
+    def pooled(self, images: Tensor) -> Tensor:
+        """One vector an image, [N, D]: what a probe of the features looks at."""
+        features = self.model.forward_features(images)
+        return self.model.forward_head(features, pre_logits=True)
+
+    def _map(self, features: Tensor) -> Tensor:
+        """[N, D, h, w] of a map, or of tokens [N, P + h * w, D]."""
+        if features.dim() == 4:
+            channels_last = getattr(self.model, "output_fmt", None) == "NHWC"
+            return features.permute(0, 3, 1, 2) if channels_last else features
+        tokens = features[:, getattr(self.model, "num_prefix_tokens", 0) :]
+        return tokens.transpose(1, 2).unflatten(2, self.model.patch_embed.grid_size)
 
     def get_layer_depth(self, param_name: str, prefix: str = "") -> tuple[int, int]:
         """Depth of the parameter `param_name`, which begins with `prefix`; see `layer_depth`."""
         return layer_depth(self.model, param_name.removeprefix(prefix).removeprefix("model."))
+
+
+def backbone_for(
+    name: str,
+    image_size: int,
+    patch_size: int | None = None,
+    out_type: str = "pooled",
+    **options: Any,
+) -> TimmBackbone:
+    """A backbone for images of one size: of those that take any, such as ResNets, the plain model.
+
+    Args:
+        name: of the model in timm.
+        image_size, patch_size: in pixels; patch_size None for the model's own.
+        out_type, options: see `TimmBackbone`.
+
+    Raises:
+        ValueError: for a patch_size if the model has no patches, and see `TimmBackbone`.
+    """
+    cfg = import_timm().models.get_pretrained_cfg(name)
+    if cfg is not None and cfg.fixed_input_size:
+        options = {"img_size": image_size, **options}
+        if patch_size is not None:
+            options = {"patch_size": patch_size, **options}
+    elif patch_size is not None:
+        raise ValueError(f"patch_size is {patch_size}, but {name!r} has no patches; leave it out")
+    return TimmBackbone(name, out_type, **options)

@@ -6,7 +6,7 @@ import copy
 import inspect
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import ops
-from .._version import __version__
+from ..distributed import default_group
 from .initializers import InitCfg, initialize, split_init_cfg
 from .losses import parse_losses
 from .registry import MODELS
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("ssl_fast")
 
 Component = Mapping[str, Any] | nn.Module
+SIMILARITIES = ("nt_xent", "info_nce", "info_nce_queue")
 
 
 class BaseSelfSupervisor(nn.Module, ABC):
@@ -252,8 +253,7 @@ class BaseSelfSupervisor(nn.Module, ABC):
             raise ValueError("num_masked is None; blockwise masks need the number of patches")
         if device is None:
             device = next((parameter.device for parameter in self.parameters()), None)
-        block_mask = _op("block_mask", "sample_mask")
-        return block_mask(
+        return ops.block_mask(
             num_samples,
             grid,
             num_masked,
@@ -299,19 +299,34 @@ class BaseSelfSupervisor(nn.Module, ABC):
         return torch.take_along_dim(target, ids[..., None], dim=1)
 
     def similarity_loss(
-        self, z0: Tensor, z1: Tensor, temperature: float = 0.1, **options: Any
+        self,
+        z0: Tensor,
+        z1: Tensor,
+        temperature: float = 0.1,
+        *,
+        op: str = "nt_xent",
+        **options: Any,
     ) -> Tensor:
-        """How far two views are from each other, against the others: here `ops.nt_xent`.
+        """How far two views are from each other, against others; these are of all processes.
 
         Args:
             z0, z1: [N, D], embeddings of the two views of each sample.
             temperature: divides the similarities.
-            options: of the op.
+            op: "nt_xent" (SimCLR); "info_nce", where z0 finds z1 among all z1 (MoCo v3); or
+                "info_nce_queue", among the option `queue` [K, D] (MoCo).
+            options: of the op; its `group` is that of all processes if none is given.
 
         Returns:
             A scalar.
+
+        Raises:
+            ValueError: for another op, and as the op.
         """
-        return _op("nt_xent", "similarity_loss")(z0, z1, temperature, **options)
+        if op not in SIMILARITIES:
+            raise ValueError(f"op is {op!r}; accepted are {', '.join(SIMILARITIES)}")
+        options.setdefault("group", default_group())
+        loss: Tensor = getattr(ops, op)(z0, z1, temperature=temperature, **options)
+        return loss
 
     def masks_of(self, data_samples: Any) -> Tensor | None:
         """The masks that came with a batch, [N, h, w], or None if there are none.
@@ -383,13 +398,3 @@ def _build(name: str, component: Any) -> nn.Module:
         got = type(component).__name__
         raise TypeError(f"{name} is a {got}; expected a dict or an nn.Module")
     return MODELS.build(component)
-
-
-def _op(name: str, method: str) -> Callable[..., Any]:
-    """An op by name, which a later version may bring."""
-    if not hasattr(ops, name):
-        raise NotImplementedError(
-            f"ops.{name} is not part of this version of ssl_fast ({__version__}); override "
-            f"{method}() to do without it"
-        )
-    return getattr(ops, name)

@@ -15,6 +15,7 @@ from .. import ops
 from .._compat import import_timm
 from .base import BaseSelfSupervisor
 from .masked import VisibleViT
+from .positions import fix_positions, sincos_positions
 from .registry import MODELS
 
 
@@ -212,30 +213,6 @@ class MAE(BaseSelfSupervisor):
         return mask, paste(pixels, images, mask, *self.data_preprocessor.statistics(images))
 
 
-def sincos_positions(grid: tuple[int, int], dim: int, num_prefix_tokens: int = 0) -> Tensor:
-    """Fixed positions of a grid of patches: [num_prefix_tokens + L, dim], prefix tokens zero.
-
-    A quarter of the channels each is the sine and cosine of the row and of the column, at
-    frequencies from 1 down to 1 / 10,000 (Vaswani et al., 2017, in two dimensions).
-
-    Raises:
-        ValueError: if dim is no multiple of 4.
-    """
-    if dim % 4:
-        raise ValueError(f"dim is {dim}; expected a multiple of 4")
-    frequencies = 10000.0 ** -(torch.arange(dim // 4, dtype=torch.float64) / (dim // 4))
-    rows, columns = (torch.arange(n, dtype=torch.float64)[:, None] * frequencies for n in grid)
-    angles = torch.cat(
-        [
-            columns[None].expand(grid[0], -1, -1),
-            rows[:, None].expand(-1, grid[1], -1),
-        ],
-        dim=-1,
-    ).flatten(0, 1)
-    positions = torch.cat([angles.sin(), angles.cos()], dim=-1).float()
-    return torch.cat([torch.zeros(num_prefix_tokens, dim), positions])
-
-
 def patchify(images: Tensor, size: int) -> Tensor:
     """[N, C, H, W] to [N, L, size * size * C], in the order (row, column, channel)."""
     grid = images.unflatten(-2, (-1, size)).unflatten(-1, (-1, size))
@@ -281,10 +258,7 @@ def mae_config(
         backbone_options: of `timm.create_model`.
     """
     vit = VisibleViT(backbone, image_size, patch_size, **(backbone_options or {}))
-    with_prefix = len(vit.model.pos_embed[0]) - vit.grid[0] * vit.grid[1]
-    positions = sincos_positions(vit.grid, vit.num_features, with_prefix)
-    vit.model.pos_embed.data.copy_(positions[None])
-    vit.model.pos_embed.requires_grad_(False)
+    fix_positions(vit.model, vit.grid)
     return dict(
         type="MAE",
         backbone=vit,

@@ -48,7 +48,6 @@ class PatchBackbone(TimmBackbone):
         if not hasattr(embed, "grid_size") or not self.fits():
             raise ValueError(f"{name!r} is no {self.kind}; take one of timm's {self.examples}")
         self.grid: tuple[int, int] = tuple(embed.grid_size)
-        self.patch_size = int(embed.patch_size[0])
         if any(side % self.patch_size for side in embed.img_size):
             raise ValueError(
                 f"image_size is {image_size}; expected a multiple of patch_size ({self.patch_size})"

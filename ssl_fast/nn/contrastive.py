@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 
 from .. import distributed, ops
@@ -59,8 +58,7 @@ class NTXentLoss(nn.Module):
         group = distributed.default_group() if self.gather_distributed else None
         if self.memory_bank is None:
             return ops.nt_xent(out0, out1, self.temperature, group=group)
-        with torch.autocast(out0.device.type, enabled=False):
-            query, keys = normalized(out0), normalized(out1)
+        query, keys = normalized(out0), normalized(out1)
         bank = self.memory_bank.bank
         loss = ops.info_nce_queue(query, keys, bank, self.temperature, group=group)
         if out0.requires_grad:

@@ -19,15 +19,16 @@ TRIES = 10  # to place a random crop inside the image, as torchvision's RandomRe
 WHOLE_PIXELS = 64  # a box of this side or more is rounded to whole pixels: less than 1 % of it
 
 
-def generator(seed: int, epoch: int, sample: int) -> np.random.Generator:
+def generator(seed: int, epoch: int, sample: int, *view: int) -> np.random.Generator:
     """The random numbers of one sample in one epoch: the same in any worker, order or resumed run.
 
     Args:
         seed: of the run.
         epoch: from 0.
         sample: index of the image in its source.
+        view: place of the view among those of the sample, where there are several.
     """
-    return np.random.Generator(np.random.Philox(key=derive_seed(seed, epoch, sample)))
+    return np.random.Generator(np.random.Philox(key=derive_seed(seed, epoch, sample, *view)))
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import (
     BatchSampler,
@@ -23,6 +24,7 @@ from .decode import Unreadable
 from .index import DataError
 from .sampler import EpochSampler, Key
 from .sources import Source, check_readable, open_source, split
+from .views import MultiView
 
 __all__ = [
     "Augmentation",
@@ -30,6 +32,8 @@ __all__ = [
     "EpochSampler",
     "EvaluationDataset",
     "LoaderError",
+    "MultiView",
+    "MultiViewDataset",
     "PretrainDataset",
     "Source",
     "check_readable",
@@ -85,8 +89,7 @@ class PretrainDataset(Dataset[dict[str, Any]]):
             DataError: if no image of the data set can be read.
         """
         epoch, position = key
-        random = generator(self.seed, epoch, int(self.indices[position]))
-        at_least = self.augmentation.decode_size(self.image_size)
+        at_least = self.decode_size()
         unreadable: list[tuple[int, str]] = []
         for place in range(position, position + len(self)):
             index = int(self.indices[place % len(self)])
@@ -95,13 +98,45 @@ class PretrainDataset(Dataset[dict[str, Any]]):
             except Unreadable as error:
                 unreadable.append((index, str(error)))
                 continue
-            view = self.augmentation(image, self.image_size, random)
-            return {"image": view, "index": index, "unreadable": unreadable}
+            made = self.make(image, epoch, int(self.indices[position]))
+            return {**made, "index": index, "unreadable": unreadable}
         index, reason = unreadable[0]
         raise DataError(
             f"none of the {len(self):,} images can be read ({self.source.description}); "
             f"{self.source.name(index)}: {reason}"
         )
+
+    def make(self, image: Image.Image, epoch: int, sample: int) -> dict[str, Any]:
+        """What one image becomes."""
+        random = generator(self.seed, epoch, sample)
+        return {"image": self.augmentation(image, self.image_size, random)}
+
+    def decode_size(self) -> int:
+        """The shorter side that an image needs, in pixels."""
+        return self.augmentation.decode_size(self.image_size)
+
+
+class MultiViewDataset(PretrainDataset):
+    """Several random views of images, each a function of (seed, epoch, sample, view).
+
+    Items have `views`, a list of [3, S, S] uint8, and `parameters` [V, 9] float32, what the device
+    is to do to them, in place of `image`.
+
+    Args:
+        source, indices, seed: see `PretrainDataset`.
+        views: makes them.
+    """
+
+    def __init__(self, source: Source, indices: np.ndarray, views: MultiView, seed: int) -> None:
+        super().__init__(source, indices, max(views.sides), Augmentation(), seed)
+        self.views = views
+
+    def make(self, image: Image.Image, epoch: int, sample: int) -> dict[str, Any]:
+        views, parameters = self.views(image, self.seed, epoch, sample)
+        return {"views": views, "parameters": parameters}
+
+    def decode_size(self) -> int:
+        return self.views.decode_size()
 
 
 class EvaluationDataset(Dataset["tuple[Tensor, int] | None"]):
@@ -147,14 +182,25 @@ class EvaluationDataset(Dataset["tuple[Tensor, int] | None"]):
 
 
 def collate(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """A batch of views of `PretrainDataset`.
+    """A batch of views of `PretrainDataset` or `MultiViewDataset`.
 
     Returns:
-        inputs: [N, 3, S, S] uint8. sample_ids: [N] int64. unreadable: list of (index, reason).
+        inputs: [N, 3, S, S] uint8, or a list of such, one for each view. sample_ids: [N] int64.
+        unreadable: list of (index, reason). With several views also parameters: [N, V, 9] float32,
+        an array, which stays on the CPU when tensors go to the device.
     """
+    batch: dict[str, Any] = {}
+    if "views" in items[0]:
+        batch["inputs"] = [
+            default_collate(list(views))
+            for views in zip(*(item["views"] for item in items), strict=True)
+        ]
+        batch["parameters"] = np.stack([item["parameters"] for item in items])
+    else:
+        batch["inputs"] = default_collate([item["image"] for item in items])
     return {
-        # One copy: in a worker this is memory shared with the main process.
-        "inputs": default_collate([item["image"] for item in items]),
+        # One copy of the images: in a worker this is memory shared with the main process.
+        **batch,
         "sample_ids": torch.tensor([item["index"] for item in items], dtype=torch.int64),
         "unreadable": [entry for item in items for entry in item["unreadable"]],
     }

@@ -12,12 +12,13 @@ from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from torch import Tensor
 
 from .checkpoints import Checkpoints
-from .evaluate import ProbeResult, embed, probe
+from .collapse import spread
+from .evaluate import embed, probe
 from .feed import Batches, Feed
 from .folder import describe
 from .log import Log
 from .methods import METHODS
-from .panels import save_panel
+from .panels import save_panel, view_columns
 from .plan import Plan
 from .plot import plot_loss
 
@@ -27,8 +28,9 @@ LOGGER = logging.getLogger("ssl_fast")
 class Evaluation(Callback):
     """Measures, draws and keeps the best weights, every so many steps and before the first.
 
-    The best are those with the highest k-NN accuracy; without labels, with the least mean loss
-    since the evaluation before.
+    The best are those with the highest k-NN accuracy; without labels, with the highest RankMe where
+    the model sees several views of an image, else with the least mean loss since the evaluation
+    before.
 
     Args:
         plan: of the run.
@@ -91,20 +93,35 @@ class Evaluation(Callback):
         self._log.restart_clock(module)
 
     def _measure(self, module: Any, step: int) -> float:
-        if not self._feed.labelled:
+        several = bool(METHODS[module.options.method].views)
+        if self._feed.labelled:
+            train, test = (embedded(module.model, part) for part in self._feed.splits())
+            result = probe(train, test)
+            record = {"step": step, "knn": result.knn, "linear": result.linear, **spread(train[0])}
+            text = f"{describe(record)} on {result.num_test} held-out images"
+            score = result.knn
+        elif several:
+            record = {"step": step, **spread(embedded(module.model, self._feed.sample())[0])}
+            score = record.get("rankme", -math.inf)
+            text = f"features use {score:.1f} dimensions"
+        else:
             return -self._log.mean_loss(self._plan.evaluate_every)
-        result = accuracies(module.model, self._feed.splits())
-        record = {"step": step, "knn": result.knn, "linear": result.linear}
         self._log.write([record])
-        text = f"step {step}: {describe(record)} on {result.num_test} held-out images"
-        LOGGER.info(text)
-        return result.knn
+        LOGGER.info("step %d: %s", step, text)
+        if several:
+            self._log.watch(record)
+        return score
 
     def _draw(self, module: Any, step: int) -> None:
         ids = torch.arange(len(self._pictures))
         samples = {"sample_ids": ids, "seed": torch.tensor([module.options.seed])}
         images = self._pictures.to(module.device)
-        columns = METHODS[module.options.method].panel(module.model, images, samples)
+        panel = METHODS[module.options.method].panel
+        if panel is None:
+            views = self._feed.views_of_pictures(self._plan.epoch(step))
+            columns = view_columns(self._pictures, views)
+        else:
+            columns = panel(module.model, images, samples)
         save_panel(self._log.folder / "panels" / f"step-{step:07d}.png", columns)
         losses = [record for record in self._log.records if "loss" in record]
         if losses:
@@ -116,17 +133,16 @@ class Evaluation(Callback):
             )
 
 
-def accuracies(model: Any, splits: tuple[Batches, Batches]) -> ProbeResult:
-    """Accuracy of probes on the backbone's pooled features.
+def embedded(model: Any, batches: Batches) -> tuple[Tensor, Tensor]:
+    """The backbone's pooled features [M, D] and the labels [M] of batches of uint8 images.
 
     Args:
         model: with a backbone that has `pooled`.
-        splits: batches of (uint8 images, labels) to fit to, and to measure on.
+        batches: of (images, labels).
     """
     device = next(model.parameters()).device
 
     def features(images: Tensor) -> Tensor:
         return model.backbone.pooled(model.normalized(images.to(device)))
 
-    train, test = (embed(features, batches) for batches in splits)
-    return probe(train, test)
+    return embed(features, batches)

@@ -11,12 +11,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .collapse import SAMPLES
 from .data import (
     Augmentation,
     EpochSampler,
     EvaluationDataset,
+    MultiViewDataset,
     PretrainDataset,
     check_readable,
+    collate,
     evaluation_loader,
     loader,
     open_source,
@@ -24,6 +27,7 @@ from .data import (
 )
 from .methods import METHODS
 from .options import PretrainOptions
+from .views import MultiView, augmented_views, chosen
 
 PICTURES = 6  # images in a panel
 PROBE_IMAGES = 5000  # to fit the probes to, at most
@@ -45,6 +49,7 @@ class Feed:
         source: the images.
         train, held_out: [n] int64, indices in the source.
         description: one line.
+        multiple: of pixels, what the side of a small view is a multiple of; the backbone says.
 
     Raises:
         DataError: for images that are missing or cannot be read.
@@ -58,23 +63,16 @@ class Feed:
         holdout = options.holdout if self.source.labels is not None else 0.0
         self.train, self.held_out = split(self.source, holdout, options.seed)
         self.description = f"{self.source.description}; {len(self.train):,} to train on"
+        self.multiple = 1
+        self._pictured: list[int] = []
 
     def loader(
         self, rank: int, world_size: int, start_step: int, total_steps: int, workers: int
     ) -> Iterable[dict[str, Any]]:
-        """Batches for one process, from a step on; see `PretrainDataset` and `EpochSampler`."""
-        options, augmentation = self.options, self.source.default_augmentation
-        augmentation = augmentation or Augmentation(METHODS[options.method].crop_scale)
-        augmentation = dataclasses.replace(
-            augmentation,
-            scale=options.crop_scale or augmentation.scale,
-            flip=augmentation.flip if options.flip is None else options.flip,
-        )
-        views = PretrainDataset(
-            self.source, self.train, options.image_size, augmentation, options.seed
-        )
+        """Batches for one process, from a step on; see `data.collate` and `EpochSampler`."""
+        options, dataset = self.options, self._dataset()
         sampler = EpochSampler(
-            len(views),
+            len(dataset),
             options.batch_size,
             options.seed,
             rank=rank,
@@ -83,7 +81,31 @@ class Feed:
             start_step=start_step,
             total_steps=total_steps,
         )
-        return loader(views, sampler, workers)
+        return loader(dataset, sampler, workers)
+
+    def _dataset(self) -> PretrainDataset:
+        options, source = self.options, self.source
+        if METHODS[options.method].views:
+            return MultiViewDataset(source, self.train, self._multi_view(), options.seed)
+        augmentation = source.default_augmentation
+        augmentation = augmentation or Augmentation(METHODS[options.method].crop_scale)
+        augmentation = dataclasses.replace(
+            augmentation,
+            scale=options.crop_scale or augmentation.scale,
+            flip=augmentation.flip if options.flip is None else options.flip,
+        )
+        return PretrainDataset(source, self.train, options.image_size, augmentation, options.seed)
+
+    def _multi_view(self) -> MultiView:
+        options = self.options
+        views = chosen(
+            [self.source.suited(view) for view in METHODS[options.method].views],
+            crop_scale=options.crop_scale,
+            flip=options.flip,
+            jitter=options.jitter,
+            local_views=options.local_views,
+        )
+        return MultiView(views, options.image_size, self.multiple)
 
     @property
     def labelled(self) -> bool:
@@ -94,6 +116,11 @@ class Feed:
         """Batches of (uint8 images, labels) to fit probes to, and to measure them on."""
         places = np.linspace(0, len(self.train) - 1, PROBE_IMAGES, dtype=np.int64)
         return self._batches(self.train[np.unique(places)]), self._batches(self.held_out)
+
+    def sample(self) -> Batches:
+        """Batches of (uint8 images, labels) to train on, from all over, to measure features of."""
+        places = np.linspace(0, len(self.train) - 1, SAMPLES, dtype=np.int64)
+        return self._batches(self.train[np.unique(places)])
 
     def _batches(self, indices: np.ndarray) -> Iterator[tuple[Tensor, Tensor]]:
         data = EvaluationDataset(self.source, indices, self.options.image_size)
@@ -113,9 +140,18 @@ class Feed:
             item = data[place]
             if item is not None:
                 found.append(item[0])
+                self._pictured.append(int(indices[place]))
             if len(found) == PICTURES:
                 break
         return torch.stack(found)
+
+    def views_of_pictures(self, epoch: int) -> list[Tensor]:
+        """What a model sees of the pictures in an epoch, for each view: uint8 [n, 3, S, S]."""
+        made = MultiViewDataset(
+            self.source, np.array(self._pictured), self._multi_view(), self.options.seed
+        )
+        batch = collate([made[epoch, place] for place in range(len(made))])
+        return augmented_views(batch["inputs"], batch["parameters"])
 
 
 def default_workers(processes: int) -> int:

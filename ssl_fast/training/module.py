@@ -11,10 +11,13 @@ from lightning.pytorch import LightningModule
 from torch import Tensor
 
 from ..models.base import BaseSelfSupervisor
+from ..models.momentum import StepCounter
 from ..random import derive_seed
-from .optim import parameter_groups, warmup_cosine
+from .methods import METHODS
+from .optim import make_optimizer, parameter_groups, warmup_cosine
 from .options import PretrainOptions
 from .plan import Plan
+from .views import augmented_views
 
 # Streams of randomness, each with a seed of its own for every step.
 MASKS, LAYERS = 0, 1
@@ -57,11 +60,12 @@ class PretrainModule(LightningModule):
 
     Attributes:
         batches: of this process.
-        loss_of_step: mean loss over the parts of the step at hand; detached, on the device.
+        values_of_step: "loss" and what else the model returned beside it, means over the parts of
+            the step at hand; detached, on the device.
     """
 
     batches: Batches
-    loss_of_step: Tensor
+    values_of_step: dict[str, Tensor]
 
     def __init__(
         self,
@@ -89,21 +93,34 @@ class PretrainModule(LightningModule):
         self._part = batch_idx % self.options.accumulate
         keys = (self.trainer.global_step, self.global_rank, self._part)
         torch.manual_seed(derive_seed(self.options.seed, LAYERS, *keys))
+        if isinstance(steps := getattr(self.model, "steps", None), StepCounter):
+            steps.tell(self.trainer.global_step, self.plan.steps)
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         seed = derive_seed(self.options.seed, MASKS, self.trainer.global_step)
         samples = {"sample_ids": batch["sample_ids"], "seed": torch.tensor([seed])}
-        data = {"inputs": batch["inputs"], "data_samples": samples}
+        inputs = batch["inputs"]
+        if "parameters" in batch:
+            inputs = augmented_views(inputs, batch["parameters"])
+        data = {"inputs": inputs, "data_samples": samples}
         losses = self.model(**self.model.data_preprocessor(data, True), mode="loss")
-        loss, _ = self.model.parse_losses(losses)
-        share = loss.detach() / self.options.accumulate
-        self.loss_of_step = share if self._part == 0 else self.loss_of_step + share
+        loss, values = self.model.parse_losses(losses)
+        shares = {name: value / self.options.accumulate for name, value in values.items()}
+        if self._part > 0:
+            shares = {name: self.values_of_step[name] + share for name, share in shares.items()}
+        self.values_of_step = shares
         return loss
 
     def configure_optimizers(self) -> Any:
-        plan = self.plan
-        groups = parameter_groups(self.model, plan.lr, plan.weight_decay, self.options.layer_decay)
-        optimizer = torch.optim.AdamW(groups, lr=plan.lr, betas=plan.betas)
+        plan, options = self.plan, self.options
+        groups = parameter_groups(
+            self.model,
+            plan.lr,
+            plan.weight_decay,
+            options.layer_decay,
+            METHODS[options.method].constant_lr,
+        )
+        optimizer = make_optimizer(plan.optimizer, groups, plan.lr, plan.betas)
         schedule = warmup_cosine(
             optimizer, plan.lr, self.options.min_lr, plan.warmup_steps, plan.steps
         )

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .methods import METHODS
+from .optim import OPTIMIZERS
 
 PRECISIONS: dict[str, Any] = {"fp32": "32-true", "bf16": "bf16-mixed"}
 
@@ -22,8 +23,9 @@ class PretrainOptions:
         data: a folder of images (searched through, in class folders or not), or "digits",
             scikit-learn's bundled scans.
         output: folder of the run; if it is taken, a number is appended. None for runs/METHOD.
-        method: what is learnt: "maskfeat", "mae" or "simmim".
-        backbone: a vision transformer, as timm names it.
+        method: "maskfeat", "mae", "simmim", "simclr", "moco", "mocov3", "densecl", "byol",
+            "simsiam", "barlowtwins" or "swav".
+        backbone: a model, as timm names it; None for a ViT-S or a ResNet-50, as the method's paper.
         backbone_options: more options of `timm.create_model`, such as {"depth": 6}.
         method_options: options of the method, such as {"mask_ratio": 0.4}.
         image_size: side of the images that the model sees, in pixels.
@@ -32,6 +34,7 @@ class PretrainOptions:
         steps: steps of the optimiser, in place of epochs.
         batch_size: images in one step, over all devices and accumulated parts together.
         accumulate: parts in which a batch is computed, one after the other, to save memory.
+        optimizer: "adamw", "sgd" (momentum 0.9) or "lars"; None for the method's.
         base_lr: learning rate for a batch of 256 images, scaled with the batch.
         lr: learning rate as it is, in place of base_lr.
         min_lr: learning rate at the end of the cosine.
@@ -41,8 +44,11 @@ class PretrainOptions:
         clip_grad: largest norm of the gradient; 0 for no limit.
         precision: "fp32" or "bf16" (autocast).
         compile: whether the model goes through `torch.compile`.
-        crop_scale: least and largest area of a random crop, as shares of the image.
+        crop_scale: least and largest area of a random crop, as shares of the image; of the whole
+            views where a method has small ones too.
         flip: whether images are mirrored at random; None for what suits the data.
+        jitter: strength of the random changes of colours, times the method's; 0 for none.
+        local_views: small views of each image, for methods that have them ("swav").
         seed: of everything random; the same seed, the same run.
         workers: processes that load images, for each device; None for what the machine has.
         devices: processes or GPUs, a number or "auto".
@@ -64,7 +70,7 @@ class PretrainOptions:
     data: str | None = None
     output: str | None = None
     method: str = "maskfeat"
-    backbone: str = "vit_small_patch16_224"
+    backbone: str | None = None
     backbone_options: dict[str, Any] = field(default_factory=dict)
     method_options: dict[str, Any] = field(default_factory=dict)
     image_size: int = 224
@@ -73,6 +79,7 @@ class PretrainOptions:
     steps: int | None = None
     batch_size: int = 256
     accumulate: int = 1
+    optimizer: str | None = None
     base_lr: float | None = None
     lr: float | None = None
     min_lr: float = 1e-6
@@ -84,6 +91,8 @@ class PretrainOptions:
     compile: bool = False
     crop_scale: tuple[float, float] | None = None
     flip: bool | None = None
+    jitter: float | None = None
+    local_views: int | None = None
     seed: int = 0
     workers: int | None = None
     devices: int | str = "auto"
@@ -105,12 +114,23 @@ class PretrainOptions:
                 raise TypeError(f"{name} is {getattr(self, name)!r}; expected a dict")
         _choice("method", self.method, tuple(METHODS))
         _choice("precision", self.precision, tuple(PRECISIONS))
+        if self.optimizer is not None:
+            _choice("optimizer", self.optimizer, OPTIMIZERS)
         for name in ("image_size", "batch_size", "accumulate", "nodes", "checkpoint_steps"):
             _at_least(name, getattr(self, name), 1)
         for name in ("patch_size", "epochs", "steps", "evaluate_epochs"):
             _at_least(name, getattr(self, name), 1, optional=True)
         _at_least("log_steps", self.log_steps, 1)
-        for name in ("base_lr", "lr", "warmup_steps", "weight_decay", "clip_grad", "workers"):
+        for name in (
+            "base_lr",
+            "lr",
+            "warmup_steps",
+            "weight_decay",
+            "clip_grad",
+            "workers",
+            "jitter",
+            "local_views",
+        ):
             _at_least(name, getattr(self, name), 0, optional=True)
         _at_least("min_lr", self.min_lr, 0)
         if self.epochs is not None and self.steps is not None:
@@ -126,6 +146,7 @@ class PretrainOptions:
                 f"batch_size is {self.batch_size}, which accumulate ({self.accumulate}) must divide"
             )
         self._check_crop()
+        self._check_views()
 
     def _check_crop(self) -> None:
         if self.crop_scale is None:
@@ -136,6 +157,13 @@ class PretrainOptions:
             raise ValueError(
                 f"crop_scale is {self.crop_scale}; accepted are 0 < least <= most <= 1"
             )
+
+    def _check_views(self) -> None:
+        views = METHODS[self.method].views
+        if self.jitter is not None and not views:
+            raise ValueError(f"jitter is {self.jitter}, and {self.method} changes no colours")
+        if self.local_views is not None and not any(view.local for view in views):
+            raise ValueError(f"local_views is {self.local_views}, and {self.method} has none")
 
     def continued(self, saved: PretrainOptions) -> PretrainOptions:
         """These options for going on with a run: what is left at its default is as `saved`."""

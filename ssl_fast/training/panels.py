@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..nn import HOGGenerator
@@ -16,6 +17,7 @@ from .files import write_atomically
 TILE = 128  # least side of a tile in pixels: smaller images are enlarged
 GAP = 8  # pixels between tiles and around them
 FONT_SIZE = 16
+SMALL_VIEWS = 2  # of multi-crop's, shown
 MASKED = 127  # gray of a masked patch
 BACKGROUND, INK = (255, 255, 255), (0, 0, 0)
 
@@ -99,6 +101,26 @@ def masked_image(images: Tensor, mask: Tensor) -> Tensor:
     pixels = mask.to(images.device, torch.bool)
     pixels = pixels.repeat_interleave(height // rows, 1).repeat_interleave(width // columns, 2)
     return images.masked_fill(pixels[:, None], MASKED)
+
+
+def view_columns(images: Tensor, views: Sequence[Tensor]) -> list[tuple[str, Tensor]]:
+    """Columns of a panel: images and what a model sees of them.
+
+    Args:
+        images: [N, 3, S, S] uint8.
+        views: [N, 3, s, s] uint8 each; those smaller than the images are enlarged to them, and the
+            first two of them are shown.
+    """
+    size = images.shape[-2:]
+    whole = [view for view in views if view.shape[-2:] == size]
+    small = [view for view in views if view.shape[-2:] != size]
+    columns = [("input", images)]
+    columns += [(f"view {number}", view) for number, view in enumerate(whole, 1)]
+    for number, view in enumerate(small[:SMALL_VIEWS], 1):
+        side = view.shape[-1]
+        enlarged = F.interpolate(view, size=tuple(size), mode="nearest-exact")
+        columns.append((f"small view {number} ({side} px)", enlarged))
+    return [(title, column.permute(0, 2, 3, 1)) for title, column in columns]
 
 
 def hog_picture(

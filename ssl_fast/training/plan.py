@@ -20,13 +20,16 @@ class Plan:
         images: images to train on.
         steps: steps of the optimiser, in all.
         steps_per_epoch: whole batches in a pass over the data, at least 1.
-        lr, warmup_steps, weight_decay, betas, clip_grad: see `PretrainOptions`.
+        backbone, optimizer, lr, warmup_steps, weight_decay, clip_grad: see `PretrainOptions`.
+        betas: of AdamW.
         evaluate_every, checkpoint_every: steps between two.
     """
 
     images: int
     steps: int
     steps_per_epoch: int
+    backbone: str
+    optimizer: str
     lr: float
     warmup_steps: int
     weight_decay: float
@@ -57,8 +60,18 @@ class Plan:
 
 
 def plan(options: PretrainOptions, images: int) -> Plan:
-    """The plan for a number of images."""
+    """The plan for a number of images.
+
+    Raises:
+        ValueError: for another optimiser than the method's without a learning rate for it.
+    """
     recipe = METHODS[options.method]
+    optimizer = options.optimizer or recipe.optimizer
+    if optimizer != recipe.optimizer and options.lr is None and options.base_lr is None:
+        raise ValueError(
+            f"optimizer is {optimizer!r}, and the learning rate that {options.method} has is for "
+            f"{recipe.optimizer!r}; give lr or base_lr"
+        )
     steps_per_epoch = max(1, images // options.batch_size)
     steps = options.steps or (options.epochs or DEFAULT_EPOCHS) * steps_per_epoch
     base_lr = recipe.base_lr if options.base_lr is None else options.base_lr
@@ -70,6 +83,8 @@ def plan(options: PretrainOptions, images: int) -> Plan:
         images=images,
         steps=steps,
         steps_per_epoch=steps_per_epoch,
+        backbone=options.backbone or recipe.backbone,
+        optimizer=optimizer,
         lr=scaled if options.lr is None else options.lr,
         warmup_steps=steps // 10 if options.warmup_steps is None else options.warmup_steps,
         weight_decay=_or(options.weight_decay, recipe.weight_decay),

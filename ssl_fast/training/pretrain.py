@@ -19,6 +19,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from rich.console import Console
 
+from .._compat import import_timm
 from .._compat.allocator import keep_freed_memory
 from ..models.base import BaseSelfSupervisor
 from ..models.registry import MODELS, nearest
@@ -114,8 +115,11 @@ def _train(run: Run, feed: Feed, checkpoint: Path | None) -> PretrainResult:
         _share_threads(trainer)
     torch.manual_seed(options.seed)  # of the first weights
     model = build_model(options)
+    if METHODS[options.method].sync_batchnorm:
+        model = with_synchronised_norms(model, trainer)
     if options.compile:
         model.compile()
+    feed.multiple = getattr(model.backbone, "patch_size", 1)
     workers = options.workers
     if workers is None:
         workers = default_workers(trainer.num_devices)
@@ -156,8 +160,9 @@ def _result(
 
 def build_model(options: PretrainOptions) -> BaseSelfSupervisor:
     """The model of a run, with the preprocessor that keeps images uint8."""
-    config = METHODS[options.method].config(
-        options.backbone,
+    method = METHODS[options.method]
+    config = method.config(
+        options.backbone or method.backbone,
         options.image_size,
         options.patch_size,
         backbone_options=options.backbone_options,
@@ -169,6 +174,13 @@ def build_model(options: PretrainOptions) -> BaseSelfSupervisor:
     model = MODELS.build({**config, "data_preprocessor": preprocessor})
     model.init_weights()
     return model
+
+
+def with_synchronised_norms(model: Any, trainer: Trainer) -> Any:
+    """The model with batch norms over all GPUs; on CPUs torch has none, and they stay."""
+    if trainer.world_size == 1 or trainer.strategy.root_device.type != "cuda":
+        return model
+    return import_timm().layers.convert_sync_batchnorm(model)
 
 
 def _export(run: Run, model: Any, result: PretrainResult) -> None:

@@ -24,6 +24,9 @@ PLAIN_SECONDS = 10.0  # between two lines where no live line can be shown
 class Progress:
     """One line with step, loss, speed, share of waiting, memory and time left.
 
+    Where they are measured, also the spread of a batch's embeddings and the features' rank, by
+    which a collapse is seen: "std 0.98, rank 57".
+
     In a terminal it is a live line; elsewhere (a file, a job's log) a plain line every 10 seconds.
 
     Args:
@@ -59,8 +62,8 @@ class Progress:
         """Shows a line of metrics.jsonl."""
         text = (
             f"epoch {record['epoch'] + 1}/{self._plan.epochs}  loss {record['loss']:.4g}  "
-            f"{record['images_per_s']:.0f} images/s  data {record['data_share']:.0%}  "
-            f"{record['memory_mb']:.0f} MB"
+            f"{_spread(record)}{record['images_per_s']:.0f} images/s  "
+            f"data {record['data_share']:.0%}  {record['memory_mb']:.0f} MB"
         )
         step = record["step"]
         if self._bar is not None:
@@ -80,6 +83,15 @@ class Progress:
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
+
+
+def _spread(record: dict[str, Any]) -> str:
+    found = [
+        f"{name} {record[key]:{form}}"
+        for name, key, form in (("std", "feature_std", ".2f"), ("rank", "rankme", ".0f"))
+        if key in record
+    ]
+    return ", ".join(found) + "  " if found else ""
 
 
 def memory_in_use(device: torch.device) -> int:

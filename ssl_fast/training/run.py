@@ -77,7 +77,7 @@ class Run(Callback):
         LOGGER.info("data: %s", self._data)
         LOGGER.info(
             "%s: %s, %d steps of %d images in %d epoch%s, learning rate %.3g",
-            self.options.method, self.options.backbone, plan.steps, self.options.batch_size,
+            self.options.method, plan.backbone, plan.steps, self.options.batch_size,
             plan.epochs, "" if plan.epochs == 1 else "s", plan.lr,
         )  # fmt: skip
         LOGGER.info("%s in %s", f"goes on at step {step}" if step else "files", self.folder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import dataclasses
 import logging
 import os
 from abc import ABC, abstractmethod
@@ -14,11 +15,14 @@ from ..random import derive_seed
 from .augment import Augmentation
 from .decode import Unreadable, decode
 from .index import DataError, PathTable, index_folder, printable
+from .views import View
 
 log = logging.getLogger(__name__)
 
 PROBED = 64  # images that are tried before a run starts
 HELD_OUT = 10_000  # at most so many images are held out: probes need no more
+# Areas of views of digits, as shares of the image: what is cropped off is part of the sign.
+DIGIT_CROPS, DIGIT_PARTS = (0.5, 1.0), (0.3, 0.5)
 
 
 class Source(ABC):
@@ -55,6 +59,10 @@ class Source(ABC):
     @abstractmethod
     def name(self, index: int) -> str:
         """What to call an image in a message."""
+
+    def suited(self, view: View) -> View:
+        """A method's view as it suits these images: here as it is."""
+        return view
 
 
 class FolderSource(Source):
@@ -128,6 +136,18 @@ class DigitsSource(Source):
 
     def name(self, index: int) -> str:
         return f"digit {index}"
+
+    def suited(self, view: View) -> View:
+        """Gray signs that fill their image: milder crops, a little light, no other colours."""
+        brightness, contrast, _, _ = view.jitter
+        return dataclasses.replace(
+            view,
+            scale=DIGIT_PARTS if view.local else DIGIT_CROPS,
+            jitter=(brightness / 4, contrast / 4, 0.0, 0.0),
+            grayscale=0.0,
+            solarize=0.0,
+            flip=0.0,
+        )
 
 
 def open_source(data: str | os.PathLike[str]) -> Source:

@@ -79,7 +79,7 @@ def test_randomness_of_data_samples():
 
 def test_sample_mask_hands_all_to_the_op(monkeypatch):
     calls = []
-    monkeypatch.setattr(ops, "block_mask", lambda *a, **k: calls.append((a, k)), raising=False)
+    monkeypatch.setattr(ops, "block_mask", lambda *a, **k: calls.append((a, k)))
     plain().sample_mask(3, (2, 4), 5, seed=7, min_block=2)
     options = {"seed": 7, "sample_ids": None, "device": torch.device("cpu"), "min_block": 2}
     assert calls == [((3, (2, 4), 5), options)]
@@ -104,20 +104,14 @@ def test_sample_mask_needs_a_count():
 
 def test_similarity_loss_hands_all_to_the_op(monkeypatch):
     calls = []
-    monkeypatch.setattr(ops, "nt_xent", lambda *a, **k: calls.append((a, k)), raising=False)
+    monkeypatch.setattr(ops, "nt_xent", lambda *a, **k: calls.append((a, k)))
     plain().similarity_loss("z0", "z1", 0.2, group="all")
-    assert calls == [(("z0", "z1", 0.2), {"group": "all"})]
+    assert calls == [(("z0", "z1"), {"temperature": 0.2, "group": "all"})]
 
 
-@pytest.mark.parametrize(
-    ("op", "method", "args"),
-    [("nt_xent", "similarity_loss", (1, 2)), ("block_mask", "sample_mask", (1, (2, 2), 1))],
-)
-def test_an_op_that_is_not_there_is_named(monkeypatch, op, method, args):
-    monkeypatch.delattr(ops, op, raising=False)
-    expected = rf"ops\.{op} is not part of this version of ssl_fast.*override {method}\(\)"
-    with pytest.raises(NotImplementedError, match=expected):
-        getattr(plain(), method)(*args)
+def test_similarity_loss_takes_what_is_one():
+    with pytest.raises(ValueError, match="op is 'hog'; accepted are nt_xent, info_nce, info_"):
+        plain().similarity_loss(1, 2, op="hog")
 
 
 def test_build_target_computes_only_the_tokens_wanted():

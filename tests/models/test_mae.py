@@ -5,7 +5,8 @@ import torch
 
 from ssl_fast import ops
 from ssl_fast.models import MAE, MODELS, VisibleViT
-from ssl_fast.models.mae import mae_config, patchify, sincos_positions, unpatchify
+from ssl_fast.models.mae import mae_config, patchify, unpatchify
+from ssl_fast.models.positions import sincos_positions
 
 TINY = dict(depth=1, embed_dim=24, num_heads=2)
 MEAN, STD = [120.0, 110.0, 100.0], [60.0, 55.0, 50.0]

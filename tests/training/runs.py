@@ -33,6 +33,7 @@ OTHERS = dict(
     maskfeat={},
     mae=dict(decoder_dim=16, decoder_depth=1, decoder_heads=2),
     simmim=dict(mask_patch_size=8),
+    moco=dict(hidden_dim=16, out_dim=8, queue_len=24),
 )
 
 

@@ -19,12 +19,15 @@ from ssl_fast.training.data import (
     EpochSampler,
     EvaluationDataset,
     LoaderError,
+    MultiView,
+    MultiViewDataset,
     PretrainDataset,
     collate,
     evaluation_loader,
     loader,
     open_source,
 )
+from ssl_fast.training.views import SWAV
 
 SIZE = 32
 BAD = (3, 4, 11)
@@ -137,6 +140,47 @@ class Keys(torch.utils.data.Sampler[Any]):
 
     def __iter__(self) -> Any:
         return iter([[(0, position)] for position in self.positions])
+
+
+def several(folder: Path) -> MultiViewDataset:
+    source = open_source(folder)
+    return MultiViewDataset(source, np.arange(len(source)), MultiView(SWAV, SIZE, 8), seed=5)
+
+
+def test_several_views_do_not_depend_on_workers_or_start(folder: Path) -> None:
+    dataset = several(folder)
+    alone = list(loader(dataset, sampler(dataset), 0))
+    shapes = [tuple(view.shape) for view in alone[0]["inputs"]]
+    assert shapes == [(8, 3, SIZE, SIZE)] * 2 + [(8, 3, 16, 16)] * 6
+    # An array, so that it stays on the CPU when a batch goes to the device.
+    assert isinstance(alone[0]["parameters"], np.ndarray)
+    assert alone[0]["parameters"].shape == (8, 8, 9)
+    assert alone[0]["parameters"].dtype == np.float32
+    working = list(loader(dataset, sampler(dataset), 2))
+    resumed = list(loader(dataset, sampler(dataset, start=4), 0))
+    for found, expected in ((working, alone), (resumed, alone[4:])):
+        assert len(found) == len(expected)
+        for one, other in zip(found, expected, strict=True):
+            assert all(map(torch.equal, one["inputs"], other["inputs"]))
+            assert (one["parameters"] == other["parameters"]).all()
+            assert torch.equal(one["sample_ids"], other["sample_ids"])
+            assert one["unreadable"] == other["unreadable"]
+
+
+def test_several_views_of_what_replaces_an_unreadable_image(folder: Path) -> None:
+    item = several(folder)[0, 3]
+    assert item["index"] == 5
+    assert [index for index, _ in item["unreadable"]] == [3, 4]
+    assert len(item["views"]) == 8
+    assert not torch.equal(item["views"][0], item["views"][1])
+
+
+def test_an_image_is_decoded_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = several(folder)
+    image, calls = dataset.source.image, []
+    monkeypatch.setattr(dataset.source, "image", lambda *a: (calls.append(a), image(*a))[1])
+    dataset[0, 0]
+    assert calls == [(0, dataset.views.decode_size())]
 
 
 def test_workers_have_one_thread_and_leave_ctrl_c_to_the_main_process() -> None:

@@ -9,7 +9,7 @@ from ssl_fast.models import MODELS
 from ssl_fast.models.maskfeat import maskfeat_config
 from ssl_fast.training.checkpoints import CheckpointError
 from ssl_fast.training.folder import find_run, new_folder, read_config, write_config
-from ssl_fast.training.optim import parameter_groups, warmup_cosine
+from ssl_fast.training.optim import make_optimizer, parameter_groups, warmup_cosine
 from ssl_fast.training.options import PretrainOptions
 from ssl_fast.training.plan import plan
 
@@ -32,6 +32,9 @@ from ssl_fast.training.plan import plan
         (dict(crop_scale=(0.9, 0.2)), r"crop_scale is \(0.9, 0.2\)"),
         (dict(log_steps=0), "log_steps is 0"),
         (dict(workers=-1), "workers is -1"),
+        (dict(jitter=0.5), "jitter is 0.5, and maskfeat changes no colours"),
+        (dict(jitter=-1), "jitter is -1; expected 0 or more"),
+        (dict(local_views=2), "local_views is 2, and maskfeat has none"),
     ],
 )
 def test_values_out_of_range(options, message):
@@ -151,3 +154,27 @@ def test_runs_that_cannot_go_on(tmp_path):
     (tmp_path / "config.yaml").write_text("batch_size: none\n")
     with pytest.raises(CheckpointError, match="batch_size"):
         read_config(tmp_path)
+
+
+def test_optimizers():
+    built = model()
+    for name, kind in (("adamw", "AdamW"), ("sgd", "SGD"), ("lars", "Lars")):
+        groups = parameter_groups(built, 0.1, 0.0, constant_lr=("neck.",))
+        optimizer = make_optimizer(name, groups, 0.1, (0.9, 0.95))
+        assert type(optimizer).__name__ == kind
+        schedule = warmup_cosine(optimizer, lr=0.1, min_lr=0.0, warmup_steps=2, steps=4)
+        rates = [(g["constant_lr"], g["lr"]) for g in optimizer.param_groups]
+        assert sorted(set(rates)) == [(False, 0.05), (True, 0.1)]
+        assert len(schedule.lr_lambdas) == 4  # that decay or not, with constant rate or not
+
+
+def test_lars_adapts_matrices_alone():
+    built = torch.nn.Module()
+    built.weight = torch.nn.Parameter(torch.full((2, 2), 3.0))
+    built.bias = torch.nn.Parameter(torch.full((2,), 3.0))
+    optimizer = make_optimizer("lars", parameter_groups(built, 0.5, 0.0), 0.5, (0.9, 0.95))
+    (built.weight.sum() + built.bias.sum()).backward()
+    optimizer.step()
+    # A trust coefficient of 0.001 times the norm of the weights over that of the gradient.
+    torch.testing.assert_close(built.weight.detach(), torch.full((2, 2), 3 - 0.5 * 0.001 * 3))
+    torch.testing.assert_close(built.bias.detach(), torch.full((2,), 2.5))

@@ -8,7 +8,13 @@ import torch
 from PIL import Image
 
 from ssl_fast.nn import HOGGenerator
-from ssl_fast.training.panels import hog_picture, masked_image, save_panel, tile_scale
+from ssl_fast.training.panels import (
+    hog_picture,
+    masked_image,
+    save_panel,
+    tile_scale,
+    view_columns,
+)
 
 
 def pictures(*shape, seed=0):
@@ -144,6 +150,24 @@ def test_masked_patches_are_gray_and_others_untouched():
 def test_mask_errors(images, mask, error, message):
     with pytest.raises(error, match=message):
         masked_image(images, mask)
+
+
+def test_views_beside_their_image(tmp_path):
+    images, first, second = (pictures(3, 3, 32, 32, seed=seed) for seed in range(3))
+    small = [pictures(3, 3, 8, 8, seed=seed) for seed in range(3, 7)]
+    columns = view_columns(images, [first, second, *small])
+    assert [title for title, _ in columns] == [
+        "input", "view 1", "view 2", "small view 1 (8 px)", "small view 2 (8 px)",
+    ]  # fmt: skip
+    save_panel(tmp_path / "a.png", columns)
+    panel = read(tmp_path / "a.png")
+    places = []
+    for views, scale in ((images, 4), (first, 4), (second, 4), (small[0], 16), (small[1], 16)):
+        tile = views[1].permute(1, 2, 0).repeat_interleave(scale, 0).repeat_interleave(scale, 1)
+        places.append(holds(panel, tile.numpy()))
+    assert len({row for row, _ in places}) == 1
+    assert sorted(column for _, column in places) == [column for _, column in places]
+    assert [title for title, _ in view_columns(images, [first])] == ["input", "view 1"]
 
 
 def test_hog_picture_is_the_generators():

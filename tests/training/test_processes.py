@@ -30,7 +30,7 @@ def check(done, folder, method):
     assert ", 2 processes" in done.stdout
 
 
-@pytest.mark.parametrize("method", ["maskfeat", "simmim"])
+@pytest.mark.parametrize("method", ["maskfeat", "simmim", "moco"])
 def test_lightnings_launcher(tmp_path, method):
     options = dict(method=method, method_options=OTHERS[method])
     done = finish(command(tmp_path / "run", devices=2, **SAME, **options))

@@ -123,8 +123,17 @@ def operands(*features: Tensor) -> list[Tensor]:
 def normalized(x: Tensor, compat: str | None = None) -> Tensor:
     """x [n, D] divided by the norms of its rows, in float32 at least; differentiable.
 
-    By max(norm, 1e-12), as torch's `normalize`; with compat="mmpretrain" by norm + 1e-10.
+    By max(norm, 1e-12), as torch's `normalize`; with compat="mmpretrain" by norm + 1e-10. Under
+    autocast as without it.
     """
+    device = x.device.type
+    if torch.is_autocast_enabled(device):  # entering the context costs more than a small norm
+        with torch.autocast(device, enabled=False):
+            return _normalized(x, compat)
+    return _normalized(x, compat)
+
+
+def _normalized(x: Tensor, compat: str | None) -> Tensor:
     x = x.to(compute_dtype(x.dtype))
     norms = torch.linalg.vector_norm(x, dim=1, keepdim=True)
     return x / (norms + 1e-10 if compat else norms.clamp_min(1e-12))

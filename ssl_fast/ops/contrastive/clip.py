@@ -14,7 +14,7 @@ from torch import Tensor
 from ... import distributed
 from ..._dispatch import formed_in_forward, register
 from ...distributed import Group, Share
-from . import reference
+from . import reference, small
 from .arguments import check_features, check_pairs, empty_outputs, operands, scalar, wants_gradient
 from .pairs import similarity_gradients, similarity_logsumexp
 
@@ -55,8 +55,10 @@ def clip_loss(
     check_pairs(group, image=image, text=text)
     scale = scalar("logit_scale", logit_scale, image)
     image, text = operands(image, text)
-    if group is None:
-        loss: Tensor = _clip_loss(image, text, scale, wants_gradient(image, text, scale))[0]
+    if group is None and small.is_small("clip_loss", image, text):
+        loss = small.clip_loss(image, text, scale)
+    elif group is None:
+        loss = _clip_loss(image, text, scale, wants_gradient(image, text, scale))[0]
     else:
         share = distributed.share_of(image.shape[0], group, uneven, image.device)
         texts = distributed.gather_rows(text, share)
@@ -103,6 +105,8 @@ def siglip_loss(
         share = distributed.share_of(image.shape[0], group, uneven, image.device)
         text = distributed.gather_rows(text, share)
         offset, factor = share.offset, share.factor
+    elif small.is_small("siglip_loss", image, text):
+        return small.siglip_loss(image, text, scale, bias, offset)
     with_gradient = wants_gradient(image, text, scale, bias)
     loss: Tensor = _siglip_loss(image, text, scale, bias, offset, with_gradient)[0]
     return loss if group is None else loss * factor

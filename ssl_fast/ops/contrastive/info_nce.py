@@ -14,7 +14,7 @@ from torch import Tensor
 from ... import distributed
 from ..._dispatch import formed_in_forward, register
 from ...distributed import Group
-from . import reference
+from . import reference, small
 from .arguments import (
     check_features,
     check_pairs,
@@ -70,6 +70,8 @@ def info_nce(
         factor = rows.factor
         keys = distributed.gather_rows(keys, columns)
         targets = targets + columns.offset
+    elif small.is_small("info_nce", query, keys):
+        return small.info_nce(query, keys, targets, scale)
     with_keys = wants_gradient(keys)
     with_gradient = with_keys or wants_gradient(query, scale)
     loss: Tensor = _info_nce(query, keys, targets, scale, with_gradient, with_keys)[0]

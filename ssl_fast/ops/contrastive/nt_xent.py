@@ -13,7 +13,7 @@ from torch import Tensor
 from ... import distributed
 from ..._dispatch import formed_in_forward, register
 from ...distributed import Group, Share
-from . import reference
+from . import reference, small
 from .arguments import (
     check_compat,
     check_features,
@@ -71,6 +71,8 @@ def nt_xent(
     check_compat(compat)
     scale = scale_of_temperature(temperature, z0)
     z = torch.cat(operands(z0, z1)) if not normalize else _normalized_views(z0, z1, compat)
+    if group is None and small.is_small("nt_xent", z, z):
+        return small.nt_xent(z, scale)
     with_gradient = wants_gradient(z, scale)
     if group is None:
         loss: Tensor = _nt_xent(z, scale, with_gradient)[0]
@@ -81,9 +83,7 @@ def nt_xent(
 
 
 def _normalized_views(z0: Tensor, z1: Tensor, compat: str | None) -> Tensor:
-    with torch.autocast(z0.device.type, enabled=False):
-        z = normalized(torch.cat([z0, z1]), compat)
-    return z.to(operands(z0, z1)[0].dtype)
+    return normalized(torch.cat([z0, z1]), compat).to(operands(z0, z1)[0].dtype)
 
 
 class _SharedNTXent(torch.autograd.Function):

@@ -8,9 +8,18 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+import ssl_fast
 from ssl_fast import ops
+from ssl_fast.ops.contrastive import small
 
 N, D = 12, 7
+
+
+@pytest.fixture(params=["ops", "small"], autouse=True)
+def way(request, monkeypatch):
+    """Batches as small as these go through torch's own steps: here through our ops as well."""
+    if request.param == "ops":
+        monkeypatch.setattr(small, "PAIRS", dict.fromkeys(small.PAIRS, -1))
 
 
 def rows(*shape, seed=0):
@@ -184,6 +193,13 @@ def test_compat():
     z = torch.cat([z0, z1])
     z = z / (z.norm(dim=1, keepdim=True) + 1e-10)
     assert torch.equal(loss, ops.nt_xent(z[:N], z[N:], normalize=False))
+
+
+def test_a_forced_backend_serves_small_batches_too(way, monkeypatch):
+    z = rows(N, D)
+    assert small.is_small("nt_xent", z, z) == (small.PAIRS["nt_xent"] > 0)
+    with ssl_fast.backend("reference"):
+        assert not small.is_small("nt_xent", z, z)
 
 
 x = torch.zeros(4, 3)
