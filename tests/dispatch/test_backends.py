@@ -86,7 +86,7 @@ def test_unknown_names() -> None:
         ssl_fast.backend("cuda"),
     ):
         pass
-    with pytest.raises(ValueError, match="op is 'hug'; known are .*'hog'"):
+    with pytest.raises(ValueError, match=r"op is 'hug'; known are .*'hog'"):
         ssl_fast.explain("hug")
     with pytest.raises(ValueError, match="device is 'tpu'"):
         ssl_fast.explain("hog", device="tpu")
