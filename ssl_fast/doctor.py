@@ -142,9 +142,14 @@ def _owners() -> dict[str, Any]:
     owners: dict[str, Any] = {}
     for device in ("cpu", "cuda") if torch.version.cuda else ("cpu",):
         owners[device] = {}
-        for op in OPS:
+        for op in sorted(OPS):
             found = explain(op, device=device)
-            cannot = {name: why_not for name, why_not in found.reasons.items() if why_not}
+            # Without the op's name, so that ops with the same reasons stand together.
+            cannot = {
+                name: why_not.removeprefix(f"{op} ")
+                for name, why_not in found.reasons.items()
+                if why_not
+            }
             owners[device][op] = {"owner": found.owner, "forced": found.forced, "cannot": cannot}
     return owners
 

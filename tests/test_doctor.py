@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -81,7 +82,7 @@ def test_works_where_nothing_was_compiled(bare):
 def test_says_how_to_get_the_kernels(bare):
     assert bare["code"] == 0
     said = bare["text"].split("\nadvice\n")
-    assert "cpu: reference for hog" in said[0]
+    assert re.search(r"cpu: reference for .*\bhog\b", said[0])
     assert "_host was not built" in said[0]
     if sys.platform != "win32":
         assert "pip install --no-build-isolation ssl_fast" in said[1]
@@ -99,7 +100,7 @@ def test_report_has_all_sections_and_is_json():
     assert found["machine"]["threads"] == torch.get_num_threads()
     assert list(found["owners"]) == (["cpu", "cuda"] if torch.version.cuda else ["cpu"])
     for device, ops in found["owners"].items():
-        assert list(ops) == list(OPS)
+        assert list(ops) == sorted(OPS)
         assert all(ops[op]["owner"] == ssl_fast.explain(op, device=device).owner for op in ops)
 
 
