@@ -78,12 +78,11 @@ def _fused_gradient_kernel(
     """Weights times columns, of a tile of rows and a part of the columns: [parts, R, size]."""
     start_row, split = tl.program_id(0) * BLOCK_R, tl.program_id(1)
     rows = start_row + tl.arange(0, BLOCK_R)
-    begin = split * columns_per_split
-    end = tl.minimum(begin + columns_per_split, column_end)
     factor = tl.load(scale)
     a = row_features.load([start_row, 0]).to(OPERAND)
     total = tl.zeros((BLOCK_R, SIZE), tl.float32)
-    for start in range(begin, end, BLOCK_C):
+    for step in range(0, columns_per_split, BLOCK_C):
+        start = split * columns_per_split + step
         columns = start + tl.arange(0, BLOCK_C)
         b = column_features.load([start, 0]).to(OPERAND)
         dots = tl.dot(a, tl.trans(b), input_precision=PRECISION)
