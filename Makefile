@@ -14,7 +14,9 @@ BUILT := $(VENV)/.built
 NATIVE := $(shell find csrc cmake -type f) CMakeLists.txt setup.py pyproject.toml
 CPP := $(shell find csrc tests -name '*.h' -o -name '*.cpp' -o -name '*.cu')
 
-.PHONY: pretrain test bench lint doctor build clean
+PEERS := $(VENV)/peers
+
+.PHONY: pretrain test test-integrations bench lint doctor build clean
 
 # A small MaskFeat ViT on scikit-learn's digits; PRETRAIN_ARGS="--data FOLDER ..." for other runs.
 pretrain: $(BUILT)
@@ -24,6 +26,27 @@ pretrain: $(BUILT)
 # more themselves.
 test: $(BUILT)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) $(TEST_ARGS)
+
+# Against the real mmpretrain, lightly and open_clip, each in an environment of its own: the newest
+# versions with all tests, others with those marked as smoke. A missing peer is a failure here.
+test-integrations: $(foreach name,mmpretrain mmpretrain-mmengine-0.10 mmpretrain-onedl \
+		lightly-open_clip lightly-open_clip-older,$(PEERS)/$(name)/.made)
+	$(call in_peers,mmpretrain) tests/integrations/mmpretrain
+	$(call in_peers,mmpretrain-mmengine-0.10) tests/integrations/mmpretrain -m smoke
+	$(call in_peers,mmpretrain-onedl) tests/integrations/mmpretrain -m smoke
+	$(call in_peers,lightly-open_clip) tests/integrations/lightly tests/integrations/open_clip
+	$(call in_peers,lightly-open_clip-older) tests/integrations/lightly tests/integrations/open_clip -m smoke
+
+in_peers = SSL_FAST_REQUIRE_PEERS=1 OMP_NUM_THREADS=1 $(PEERS)/$(1)/bin/python -m pytest -n $(JOBS)
+
+# torch and all else come from the first environment, the peer and its own needs lie before them.
+$(PEERS)/%/.made: tests/requirements-%.txt $(BUILT)
+	$(BIN)/python -m venv --clear $(@D)
+	$(BIN)/python -c 'import sysconfig; \
+	print("import site; site.addsitedir(%r)" % sysconfig.get_paths()["purelib"])' \
+	> $$($(@D)/bin/python -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])')/base.pth
+	$(@D)/bin/python -m pip install --quiet -r $<
+	touch $@
 
 bench: $(BUILT)
 	$(BIN)/python bench/run.py $(BENCH_ARGS)

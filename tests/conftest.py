@@ -14,6 +14,7 @@ if not torch.cuda.is_available():
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "gpu: needs a CUDA device")
+    config.addinivalue_line("markers", "smoke: of an integration, run with every version of a peer")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

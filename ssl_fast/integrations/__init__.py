@@ -1,0 +1,1 @@
+"""Other libraries' code made faster: one module for each, which imports its library when used."""
