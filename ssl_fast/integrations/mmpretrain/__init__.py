@@ -14,7 +14,7 @@ distributed gradients and mask laws instead. Functions that other versions chang
 """
 
 from ..._compat import import_torchvision
-from . import contrastive, cross_correlation, lars, momentum, sinkhorn  # noqa: F401
+from . import contrastive, cross_correlation, heads, lars, momentum, sinkhorn  # noqa: F401
 from ._patches import patches
 
 import_torchvision()  # mmpretrain's import fails where this does
