@@ -95,6 +95,8 @@ def test_no_wait_for_the_gpu(name):
     with FakeTensorMode():
         model = encoder("cuda")
         average = AVERAGES[name](model)
+        average.module = encoder("cuda").requires_grad_(False)  # the copy is of another mode
+        average.avg_parameters = dict(average.module.named_parameters())
         average.steps = torch.empty((), dtype=torch.int64, device="cuda")
         with integration.enable(quiet=True):
             ours._counted[average] = (average.steps, average.steps._version, 3)
