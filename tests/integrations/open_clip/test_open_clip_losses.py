@@ -165,6 +165,10 @@ def test_our_classes_agree(name):
         expected = run(getattr(theirs, name)(), *arguments)
     assert_close(run(getattr(integration, name)(), *arguments), expected)
     assert not list(getattr(integration, name)().state_dict())
+    image, text = arguments[:2]
+    with integration.disable():
+        expected = getattr(theirs, name)()(image, text, 10.0, None, output_dict=True)
+    assert_close(getattr(integration, name)()(image, text, 10.0, None, output_dict=True), expected)
 
 
 def test_what_is_replaced(capsys):
