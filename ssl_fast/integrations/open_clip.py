@@ -36,8 +36,8 @@ patches = Patches(
 disable = patches.disable
 report = patches.report
 
-# From so many pairs on, storing no matrix pays for SigLIP, which needs no more than one anyway.
-WORTHWHILE_PAIRS = 1024**2
+# Pairs of a process from which on ours are ahead. SigLIP has no softmax over them to share.
+WORTHWHILE_CLIP, WORTHWHILE_SIGLIP = 16**2, 1024**2
 
 
 def enable(*, correct: bool = False, quiet: bool = False) -> Restore:
@@ -75,7 +75,7 @@ def clip_loss(
     if not (
         are_features(image, text)
         and image.shape == text.shape
-        and len(image)
+        and _pairs(self, image) >= WORTHWHILE_CLIP
         and _is_scalar(logit_scale)
         and (logit_bias is None or _is_scalar(logit_bias))
         and inherits(self, Theirs, "get_logits", "get_ground_truth")
@@ -112,7 +112,7 @@ class _Part(torch.autograd.Function):
 @patches.replaces(
     "open_clip.loss:SigLipLoss.forward",
     "8e16c2112955",
-    gain="no matrix of similarities is stored, from 1,024 pairs a process on",
+    gain="no matrix of similarities is stored, from batches of 1,024 on",
     relies_on={
         "open_clip.loss:SigLipLoss._loss": ("c139d32f8eae",),
         "open_clip.loss:SigLipLoss.get_logits": ("ae5ea6c11ab5",),
@@ -137,7 +137,7 @@ def siglip_loss(
     if not (
         are_features(image, text)
         and image.shape == text.shape
-        and len(image) ** 2 >= WORTHWHILE_PAIRS
+        and _pairs(self, image) >= WORTHWHILE_SIGLIP
         and _is_scalar(logit_scale)
         and (logit_bias is None or _is_scalar(logit_bias))
         and inherits(self, Theirs, "_loss", "get_logits", "get_ground_truth")
@@ -150,6 +150,10 @@ def siglip_loss(
     # Signs are of the features' type, what they are multiplied with of autocast's.
     loss = loss.to(torch.promote_types(image.dtype, sum_dtype(image)))
     return {"contrastive_loss": loss} if output_dict else loss
+
+
+def _pairs(loss: Any, image: Tensor) -> int:
+    return len(image) ** 2 * loss.world_size
 
 
 def _is_usual(loss: Any) -> bool:

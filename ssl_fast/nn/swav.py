@@ -133,7 +133,7 @@ class _Predictions(torch.autograd.Function):
         weight = 1 / (pairs * len(crops[0]))
         dtype = torch.float64 if torch.float64 in {x.dtype for x in crops} else torch.float32
         assigned = [x.to(dtype) for x in assigned]
-        of_all = sum(assigned[1:], assigned[0])
+        of_all = sum(assigned[1:], assigned[0]) if len(crops) > len(assigned) else assigned[0]
         terms, gradients = [], []
         for j, crop in enumerate(crops):
             others = [target for i, target in enumerate(assigned) if i != j]

@@ -155,7 +155,7 @@ def swav(
 
 UTILS = "lightly.models.utils"
 INDEX = {f"{UTILS}:expand_index_like": ("73d6c322ae86",)}
-WORTHWHILE_IMAGES = 4  # for fewer a loop in Python is as fast
+WORTHWHILE_IMAGES = 4  # for fewer masked ones a loop in Python is as fast
 
 
 def _standing_in(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -223,7 +223,8 @@ def random_block_mask(
     # Where an image may be asked for less than a block, lightly raises in its own way.
     fewest = int(height * width * min_image_mask_ratio)
     limited = max_num_masks_per_block is not None or fewest >= min_num_masks_per_block
-    served = limited and max_attempts_per_block == 10 and batch >= WORTHWHILE_IMAGES
+    many = int(batch * batch_mask_ratio) >= WORTHWHILE_IMAGES
+    served = limited and max_attempts_per_block == 10 and many
     mask = ours.random_block_mask if served else original
     return mask(
         size,

@@ -1,5 +1,6 @@
 """lightly's masks and token functions with ours in their place, against lightly's own."""
 
+import functools
 import inspect
 import random
 
@@ -31,6 +32,7 @@ NAMES = [
 SIZES = [(2, 17, 5, 8), (8, 50, 12, 100)]  # small enough for torch's way, and not
 
 
+@functools.cache
 def pairs(name):
     """Ours by import, lightly's patched, and lightly's own."""
     with integration.enable(quiet=True):

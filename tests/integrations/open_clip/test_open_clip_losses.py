@@ -21,7 +21,8 @@ pytestmark = pytest.mark.smoke
 
 @pytest.fixture(autouse=True)
 def enabled(monkeypatch):
-    monkeypatch.setattr(integration, "WORTHWHILE_PAIRS", 0)
+    for name in ("WORTHWHILE_CLIP", "WORTHWHILE_SIGLIP"):
+        monkeypatch.setattr(integration, name, 1)
     with integration.enable(quiet=True):
         yield
 
@@ -138,12 +139,13 @@ def test_errors_are_open_clips():
         assert messages[0] == messages[1]
 
 
-def test_few_pairs_are_left_to_siglip(monkeypatch):
+def test_few_pairs_are_open_clips(monkeypatch):
     monkeypatch.undo()
-    assert integration.WORTHWHILE_PAIRS > 0
-    with mock.patch.object(ops, "siglip_loss") as spy:
+    assert min(integration.WORTHWHILE_CLIP, integration.WORTHWHILE_SIGLIP) > 36
+    with mock.patch.multiple(ops, clip_loss=mock.DEFAULT, siglip_loss=mock.DEFAULT) as spies:
+        theirs.ClipLoss()(*batch(6), 10.0)
         theirs.SigLipLoss()(*batch(6), 10.0, -5.0)
-    assert not spy.called
+    assert not any(spy.called for spy in spies.values())
 
 
 @pytest.mark.parametrize("name", ["ClipLoss", "SigLipLoss"])

@@ -47,7 +47,7 @@ def value_and_gradients(loss, rank=None):
 
 def all_results():
     """By class and options: theirs, ours in their place, ours with the right gradients, ours."""
-    integration.WORTHWHILE_PAIRS = 0
+    integration.WORTHWHILE_CLIP = integration.WORTHWHILE_SIGLIP = 1
     rank = dist.get_rank()
     results = []
     for name, every in (("ClipLoss", CLIP), ("SigLipLoss", SIGLIP)):
