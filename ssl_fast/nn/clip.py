@@ -117,17 +117,17 @@ class SigLipLoss(nn.Module):
         image_features: Tensor,
         text_features: Tensor,
         logit_scale: Tensor | float,
-        logit_bias: Tensor | float,
+        logit_bias: Tensor | float | None,
         output_dict: bool = False,
     ) -> Any:
-        """The loss of a batch; arguments and result as `ClipLoss`, the bias needed.
+        """The loss of a batch; arguments and result as `ClipLoss`, the bias counts.
 
         Raises:
             TypeError, ValueError: as `ops.siglip_loss`.
         """
-        loss = ops.siglip_loss(
-            image_features, text_features, logit_scale, logit_bias, group=_group(self.world_size)
-        )
+        bias = 0.0 if logit_bias is None else logit_bias
+        group = _group(self.world_size)
+        loss = ops.siglip_loss(image_features, text_features, logit_scale, bias, group=group)
         return {"contrastive_loss": loss} if output_dict else loss
 
 

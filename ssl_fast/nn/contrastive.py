@@ -26,7 +26,12 @@ class NTXentLoss(nn.Module):
     Raises:
         TypeError: for an argument of another type.
         ValueError: for a temperature that is not positive or below 1e-8, or a bank without its dim.
+
+    Attributes:
+        persistent_bank: whether the bank is part of the state dict.
     """
+
+    persistent_bank = True
 
     def __init__(
         self,
@@ -40,14 +45,14 @@ class NTXentLoss(nn.Module):
             raise ValueError(f"temperature is {temperature}; expected 1e-8 or more")
         self.temperature = temperature
         self.gather_distributed = gather_distributed
-        self.memory_bank = _bank_of(memory_bank_size)
+        self.memory_bank = _bank_of(memory_bank_size, self.persistent_bank)
 
     def forward(self, out0: Tensor, out1: Tensor) -> Tensor:
         """The loss of a batch.
 
         Args:
             out0, out1: [N, D], the views' embeddings, not normalised. The bank takes `out1` where
-                `out0` asks for a gradient: not in validation.
+                there is a gradient for `out0`: not in validation.
 
         Returns:
             A scalar, float32 (float64 for float64).
@@ -61,7 +66,7 @@ class NTXentLoss(nn.Module):
         query, keys = normalized(out0), normalized(out1)
         bank = self.memory_bank.bank
         loss = ops.info_nce_queue(query, keys, bank, self.temperature, group=group)
-        if out0.requires_grad:
+        if query.requires_grad:
             if group is not None:
                 share = distributed.share_of(len(keys), group, False, keys.device)
                 keys = distributed.gather_rows(keys.detach(), share)
@@ -124,11 +129,12 @@ class InfoNCELoss(nn.Module):
         return f"temperature={self.temperature}, gather_distributed={self.gather_distributed}"
 
 
-def _bank_of(size: int | Sequence[int]) -> MemoryBank | None:
+def _bank_of(size: int | Sequence[int], persistent: bool) -> MemoryBank | None:
     if isinstance(size, int):
         if size == 0:
             return None
         raise ValueError(f"memory_bank_size is {size}; expected 0 or (size, dim)")
     if len(size) != 2:
         raise ValueError(f"memory_bank_size is {tuple(size)}; expected 0 or (size, dim)")
-    return MemoryBank(*size)
+    rows, dim = size
+    return MemoryBank(rows, dim, persistent)

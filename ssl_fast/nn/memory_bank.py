@@ -12,13 +12,14 @@ class MemoryBank(nn.Module):
     """The last `size` keys that were put in, the oldest overwritten first.
 
     Reading costs nothing: the losses take `bank` as it lies, and do not read it again in the
-    backward, so that there is no need to clone it before new keys come in. Part of the state dict.
+    backward, so that there is no need to clone it before new keys come in.
 
     Source: He et al., "Momentum Contrast for Unsupervised Visual Representation Learning" (2020).
 
     Args:
         size: K, number of keys.
         dim: D, size of a key.
+        persistent: whether it is part of the state dict.
 
     Attributes:
         bank: [K, D] float32; random directions at first.
@@ -32,12 +33,13 @@ class MemoryBank(nn.Module):
     bank: Tensor
     pointer: Tensor
 
-    def __init__(self, size: int, dim: int) -> None:
+    def __init__(self, size: int, dim: int, persistent: bool = True) -> None:
         super().__init__()
         check_int("size", size, 1)
         check_int("dim", dim, 1)
-        self.register_buffer("bank", nn.functional.normalize(torch.randn(size, dim), dim=1))
-        self.register_buffer("pointer", torch.zeros((), dtype=torch.int64))
+        bank = nn.functional.normalize(torch.randn(size, dim), dim=1)
+        self.register_buffer("bank", bank, persistent)
+        self.register_buffer("pointer", torch.zeros((), dtype=torch.int64), persistent)
 
     @property
     def size(self) -> int:

@@ -70,29 +70,16 @@ class SwAVLoss(nn.Module):
             ValueError: for fewer than one large crop, fewer than two crops, other shapes, or as
                 many queues as there are large crops.
         """
-        high, low = list(high_resolution_outputs), list(low_resolution_outputs)
-        _check(high, low, queue_outputs)
-        queues: Sequence[Tensor | None] = queue_outputs or [None] * len(high)
-        # float32 under autocast too; each crop's softmax once, whoever it predicts.
-        predictions = [
-            F.log_softmax(x.to(_wide(x)) / self.temperature, dim=1) for x in (*high, *low)
-        ]
-        losses = []
-        for i, (scores, queue) in enumerate(zip(high, queues, strict=True)):
-            assigned = self._assign(scores, queue)
-            losses += [
-                -(assigned * prediction).sum() / len(scores)
-                for j, prediction in enumerate(predictions)
-                if j != i
-            ]
-        return torch.stack(losses).mean()
-
-    @torch.no_grad()
-    def _assign(self, scores: Tensor, queue: Tensor | None) -> Tensor:
         group = distributed.default_group() if self.sinkhorn_gather_distributed else None
-        together = scores if queue is None else torch.cat([scores, queue.to(scores.dtype)])
-        options: dict[str, Any] = {"iterations": self.sinkhorn_iterations, "group": group}
-        return ops.sinkhorn(together, self.sinkhorn_epsilon, **options)[: len(scores)]
+        return swav_loss(
+            high_resolution_outputs,
+            low_resolution_outputs,
+            queue_outputs,
+            temperature=self.temperature,
+            epsilon=self.sinkhorn_epsilon,
+            iterations=self.sinkhorn_iterations,
+            group=group,
+        )
 
     def extra_repr(self) -> str:
         """The arguments, for `print`."""
@@ -106,8 +93,66 @@ class SwAVLoss(nn.Module):
 SwaVLoss = SwAVLoss  # as lightly spells it
 
 
-def _wide(x: Tensor) -> torch.dtype:
-    return torch.float64 if x.dtype == torch.float64 else torch.float32
+def swav_loss(
+    high_resolution_outputs: Sequence[Tensor],
+    low_resolution_outputs: Sequence[Tensor],
+    queue_outputs: Sequence[Tensor] | None,
+    *,
+    temperature: float,
+    epsilon: float,
+    iterations: int,
+    group: distributed.Group,
+) -> Tensor:
+    """`SwAVLoss` of these options; samples are assigned together over `group`."""
+    high, low = list(high_resolution_outputs), list(low_resolution_outputs)
+    _check(high, low, queue_outputs)
+    queues: Sequence[Tensor | None] = queue_outputs or [None] * len(high)
+    options: dict[str, Any] = {"iterations": iterations, "group": group}
+    assigned = []
+    with torch.no_grad():
+        for scores, queue in zip(high, queues, strict=True):
+            together = scores if queue is None else torch.cat([scores, queue.to(scores.dtype)])
+            assigned.append(ops.sinkhorn(together, epsilon, **options)[: len(scores)])
+    wanted = torch.is_grad_enabled() and any(x.requires_grad for x in (*high, *low))
+    loss: Tensor = _Predictions.apply(temperature, assigned, wanted, *high, *low)
+    return loss
+
+
+class _Predictions(torch.autograd.Function):
+    """Mean cross entropy of scores with the assignments of all other crops, of high resolution.
+
+    Each crop's softmax is taken once, in float32 also under autocast, against the sum of what it
+    is to predict; its gradient takes its place.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, temperature: float, assigned: list[Tensor], wanted: bool, *crops: Tensor
+    ) -> Tensor:
+        pairs = len(assigned) * (len(crops) - 1)
+        weight = 1 / (pairs * len(crops[0]))
+        dtype = torch.float64 if torch.float64 in {x.dtype for x in crops} else torch.float32
+        assigned = [x.to(dtype) for x in assigned]
+        of_all = sum(assigned[1:], assigned[0]) if len(crops) > len(assigned) else assigned[0]
+        terms, gradients = [], []
+        for j, crop in enumerate(crops):
+            others = [target for i, target in enumerate(assigned) if i != j]
+            if not others:  # it is assigned, and predicts nothing
+                continue
+            target = of_all if len(others) == len(assigned) else sum(others[1:], others[0])
+            predicted = F.log_softmax(crop.to(dtype) / temperature, dim=1)
+            terms.append(torch.dot(target.flatten(), predicted.flatten()))
+            if wanted:
+                share = predicted.exp_().mul_(len(others)).sub_(target)
+                gradients.append(share.mul_(weight / temperature).to(crop.dtype))
+        ctx.save_for_backward(*gradients)
+        ctx.skipped = len(crops) - len(terms)
+        return torch.stack(terms).sum() * -weight
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+        none = [None] * (3 + ctx.skipped)
+        return *none, *((grad * x).to(x.dtype) for x in ctx.saved_tensors)
 
 
 def _check(high: list[Tensor], low: list[Tensor], queues: Sequence[Tensor] | None) -> None:
