@@ -22,6 +22,8 @@ enable = patches.enable
 disable = patches.disable
 report = patches.report
 
+from . import masking  # noqa: E402, F401
+
 enable()
 
 __all__ = ["disable", "enable", "report"]
