@@ -23,6 +23,8 @@ enable = patches.enable
 disable = patches.disable
 report = patches.report
 
+from . import decoders, generators, hivit, hog, masking, reconstruction  # noqa: E402, F401
+
 enable()
 
 __all__ = ["disable", "enable", "report"]
