@@ -158,6 +158,10 @@ class Patches:
         """Whether replacements are in place."""
         return bool(self._saved)
 
+    def put(self, function: Any) -> bool:
+        """Whether `function` is a replacement that is in place: by us, and nothing else since."""
+        return any(function is replaced for *_, replaced in self._saved)
+
     @property
     def outcomes(self) -> tuple[Outcome, ...]:
         """What the last `enable` did, patch by patch."""

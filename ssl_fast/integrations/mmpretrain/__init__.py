@@ -24,6 +24,8 @@ enable = patches.enable
 disable = patches.disable
 report = patches.report
 
+from . import masking  # noqa: E402, F401
+
 enable()
 
 from . import registry  # noqa: E402  # of mmengine, which is certain to be there from here on
