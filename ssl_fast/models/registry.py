@@ -24,9 +24,9 @@ class Registry:
     and "torchvision.<name>" for `torchvision.models.get_model`. A dict inside a config is built by
     the class that gets it.
 
-    Once mmpretrain has been imported, its registry is asked too, by mmengine's rules (default scope,
-    "mmpretrain.<name>", "mmengine.<name>", paths of classes). Some names are in both, so that
-    order matters:
+    Once mmpretrain has been imported, its registry is asked too, by mmengine's rules (default
+    scope, "mmpretrain.<name>", "mmengine.<name>", paths of classes). Some names are in both, so
+    that order matters:
 
     - a name with a scope is what the scope says, "ssl_fast.<name>" is ours alone;
     - a plain name is ours first and mmpretrain's otherwise, so that components of our methods, and

@@ -357,9 +357,7 @@ ALGORITHMS = {
         "masked",
         Size(
             {
-                "backbone.arch": dict(
-                    embed_dims=16, depths=[1, 1, 1, 1], num_heads=[1, 2, 2, 2]
-                ),
+                "backbone.arch": dict(embed_dims=16, depths=[1, 1, 1, 1], num_heads=[1, 2, 2, 2]),
                 "backbone.img_size": 64,
                 "backbone.stage_cfgs.block_cfgs.window_size": 2,
                 "neck.in_channels": 128,
@@ -475,8 +473,9 @@ def batch_of(name: str, size: Size, seed: int = 0) -> dict[str, Any]:
         "masked": lambda: images(size.image),
         "pictures": lambda: [images(size.image), images(_second_side(name, size))],
         "views": lambda: [images(size.image) for _ in range(2)],
-        "crops": lambda: [images(size.image) for _ in range(2)]
-        + [images(size.image // 2) for _ in range(6)],
+        "crops": lambda: (
+            [images(size.image) for _ in range(2)] + [images(size.image // 2) for _ in range(6)]
+        ),
     }[kind]()
     return {"inputs": inputs, "data_samples": samples}
 
@@ -496,6 +495,8 @@ def clip_teacher(kind: str) -> dict[str, Any]:
     path = Path(_folder().name) / f"{kind}.pth"
     if not path.is_file():
         embed, side, layers, width = (16, 64, 1, 64) if kind == "toy" else (512, 224, 12, 768)
-        clip = CLIP(embed, side, layers, width, 16, 4, 8, 64, 1, 1, False, 1)  # a small text part
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            clip = CLIP(embed, side, layers, width, 16, 4, 8, 64, 1, 1, False, 1)  # small texts
         torch.save(clip.state_dict(), path)
     return dict(type="CLIPGenerator", tokenizer_path=str(path))
