@@ -425,10 +425,7 @@ ALGORITHMS = {
 def config_of(name: str, size: Size) -> Config:
     """mmpretrain's config of an algorithm, with what `size` changes."""
     config = Config.fromfile(CONFIGS / ALGORITHMS[name].config)
-    for path, value in size.model.items():
-        *parents, last = path.split(".")
-        part = functools.reduce(lambda inner, key: inner[key], parents, config.model)
-        part[last] = clip_teacher(value) if value in ("toy", "base") else value
+    override(config.model, size)
     config.model.setdefault("data_preprocessor", config.get("data_preprocessor"))
     if "num_crops" in config.model.head.loss:
         config.model.head.loss.setdefault("num_prototypes", 3000)
@@ -436,6 +433,14 @@ def config_of(name: str, size: Size) -> Config:
     config.optim_wrapper.type = "OptimWrapper"
     config.optim_wrapper.pop("loss_scale", None)
     return config
+
+
+def override(model: Any, size: Size) -> None:
+    """Changes a model's config to that of a size."""
+    for path, value in size.model.items():
+        *parents, last = path.split(".")
+        part = functools.reduce(lambda inner, key: inner[key], parents, model)
+        part[last] = clip_teacher(value) if value in ("toy", "base") else value
 
 
 def build(name: str, size: Size) -> nn.Module:
