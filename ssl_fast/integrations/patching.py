@@ -256,7 +256,7 @@ class Patches:
     def _put_back(self) -> None:
         for owner, name, original, replaced in reversed(self._saved):
             # Whoever put something else there since keeps it.
-            if vars(owner).get(name, MISSING) is replaced:
+            if _is(replaced, vars(owner).get(name, MISSING)):
                 setattr(owner, name, original)
         self._saved.clear()
         self._outcomes = []
@@ -285,13 +285,30 @@ def _stranger(function: Any, owner: Any) -> str:
     """The file of whoever wrapped a function but torch and its own library; else empty."""
     library = sys.modules[(owner.__module__ if inspect.isclass(owner) else owner.__name__)]
     root = sys.modules[library.__name__.partition(".")[0]]
-    folders = tuple(str(Path(module.__file__ or "").parent) for module in (torch, root))
+    folders = (_folder(torch), _folder(root))
     while hasattr(function, "__wrapped__"):
         file = function.__code__.co_filename
         if file != __file__ and not file.startswith(folders):
             return str(file)
         function = function.__wrapped__
     return ""
+
+
+def _is(replaced: Any, value: Any) -> bool:
+    """Whether a value is what was put there, or torch's wrapper of it.
+
+    An optimiser's class gets such a one around its `step` when its first instance is made.
+    """
+    while value is not replaced and hasattr(value, "__wrapped__"):
+        code = getattr(value, "__code__", None)
+        if code is None or not code.co_filename.startswith(_folder(torch)):
+            return False
+        value = value.__wrapped__
+    return value is replaced
+
+
+def _folder(module: Any) -> str:
+    return str(Path(module.__file__ or "").parent)
 
 
 def _is_wrapped_method(value: Any) -> bool:

@@ -83,7 +83,8 @@ def barlow_twins_loss(
         loss: Tensor = _barlow_twins_loss(z0, z1, weight, float(eps), with_gradient)[0]
         return loss
     if compat == "mmpretrain":
-        return _as_mmpretrain(z0, z1, weight, float(eps), group)
+        alike: Tensor = _AsMMPretrain.apply(z0, z1, weight, float(eps), group, with_gradient)
+        return alike
     share = distributed.share_of(z0.shape[0], group, uneven, z0.device)
     shared: Tensor = _Shared.apply(z0, z1, weight, float(eps), share, with_gradient)
     return shared
@@ -124,26 +125,66 @@ class _Shared(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        grad0, grad1 = (
-            (gradient * grad).to(dtype)
-            for gradient, dtype in zip(ctx.saved_tensors, ctx.dtypes, strict=True)
-        )
-        return grad0, grad1, None, None, None, None
+        return _scaled(ctx, grad)
 
 
-def _as_mmpretrain(z0: Tensor, z1: Tensor, weight: Tensor, eps: float, group: Group) -> Tensor:
+class _AsMMPretrain(torch.autograd.Function):
     """Statistics of this process's rows; C averaged as if the other processes' part were constant.
 
-    The D x D matrix is stored, as it is upstream.
+    One D x D matrix is kept, which is C and then the gradient's.
     """
-    h0, h1 = (reference.standardise(z, eps)[0] for z in (z0, z1))
-    own = reference.product(h0.T, h1, z0.dtype)
-    own = own / (z0.shape[0] * distributed.world_size(group))
-    others = distributed.all_reduce(own, "sum", group) - own.detach()
-    matrix = own + others
-    diagonal = matrix.diagonal()
-    off = matrix - torch.diag(diagonal)
-    return (diagonal - 1).square().sum() + weight * off.square().sum()
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        z0: Tensor,
+        z1: Tensor,
+        weight: Tensor,
+        eps: float,
+        group: Group,
+        with_gradient: bool,
+    ) -> Tensor:
+        (h0, first), (h1, second) = (reference.standardise(z, eps) for z in (z0, z1))
+        part = 1 / (z0.shape[0] * distributed.world_size(group))
+        own = reference.product(h0.T, h1, z0.dtype).mul_(part)
+        matrix = distributed.all_reduce(own, "sum", group)
+        del own
+        errors = matrix.diagonal() - 1
+        matrix.diagonal().zero_()
+        squares = torch.linalg.vector_norm(matrix, dim=1).square()
+        loss = errors.square().sum() + weight * squares.sum()
+        if with_gradient:
+            matrix.mul_(weight).diagonal().copy_(errors)
+            slopes = (
+                reference.product(h1, matrix.T, z0.dtype),
+                reference.product(h0, matrix, z0.dtype),
+            )
+            grads = (
+                _through_standardise(slope.mul_(2 * part), h, statistics[2])
+                for slope, h, statistics in zip(slopes, (h0, h1), (first, second), strict=True)
+            )
+            ctx.save_for_backward(*grads)
+            ctx.dtypes = z0.dtype, z1.dtype
+        return loss
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        return _scaled(ctx, grad)
+
+
+def _through_standardise(slope: Tensor, h: Tensor, inverse: Tensor) -> Tensor:
+    """A gradient by h as one by z."""
+    shrink = (slope * h).mean(dim=0)
+    return inverse * (slope - slope.mean(dim=0) - h * shrink)
+
+
+def _scaled(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    """What both ways saved, times the gradient of the loss."""
+    grad0, grad1 = (
+        (gradient * grad).to(dtype)
+        for gradient, dtype in zip(ctx.saved_tensors, ctx.dtypes, strict=True)
+    )
+    return grad0, grad1, None, None, None, None
 
 
 def _fake_rows(
