@@ -46,6 +46,8 @@ def small(name, images, folder):
     for step in _transforms(config.train_dataloader.dataset.pipeline):
         if step["type"] == "RandomResizedCrop":
             step["scale"] = size.image
+        if step["type"] == "ColorJitter":
+            step["hue"] = 0.0  # mmcv 2.2.0 adds negative numbers to uint8, which NumPy 2 refuses
         if step["type"] == "SimMIMMaskGenerator":
             step["input_size"] = size.image
     config.train_dataloader.dataset.data_root = str(images)
