@@ -135,6 +135,7 @@ class Patches:
         self.correct = False
         self._patches: list[Patch] = []
         self._saved: list[tuple[Any, str, Any, Any]] = []
+        self._known: list[Any] = []
         self._outcomes: list[Outcome] = []
         self._told: set[str] = set()
 
@@ -158,9 +159,13 @@ class Patches:
         """Whether replacements are in place."""
         return bool(self._saved)
 
-    def put(self, function: Any) -> bool:
-        """Whether `function` is a replacement that is in place: by us, and nothing else since."""
-        return any(function is replaced for *_, replaced in self._saved)
+    def knows(self, function: Any) -> bool:
+        """Whether `function` is one of ours in place, or one of those that ours rely on.
+
+        For a replacement that does the work of other methods: it may, if they are known, which
+        those of a subclass, or of whoever replaced them since, are not.
+        """
+        return any(function is known for known in self._known)
 
     @property
     def outcomes(self) -> tuple[Outcome, ...]:
@@ -195,6 +200,8 @@ class Patches:
         self._outcomes = []
         # All are judged before the first is replaced: patches rely on each other's originals.
         judged = [(patch, patch.refusal()) for patch in self._patches]
+        taken = [patch for patch, refusal in judged if not refusal]
+        self._known = [_function(Place(p).get()) for patch in taken for p in patch.relies_on]
         for patch, refusal in judged:
             if not refusal:
                 self._replace(patch)
@@ -238,6 +245,7 @@ class Patches:
     def _replace(self, patch: Patch) -> None:
         original = patch.place.get()
         replaced = patch.wrapped(original)
+        self._known.append(_function(replaced))
         for owner, name in self._holders(patch.place, original):
             self._saved.append((owner, name, original, replaced))
             setattr(owner, name, replaced)
@@ -259,6 +267,7 @@ class Patches:
             if _is(replaced, vars(owner).get(name, MISSING)):
                 setattr(owner, name, original)
         self._saved.clear()
+        self._known = []
         self._outcomes = []
 
 

@@ -25,7 +25,7 @@ enable = patches.enable
 disable = patches.disable
 report = patches.report
 
-from . import masking  # noqa: E402, F401
+from . import decoders, generators, hivit, hog, masking, reconstruction  # noqa: E402, F401
 
 enable()
 

@@ -14,9 +14,8 @@ from torch import Tensor, nn
 from ... import ops
 from ...ops.masks.arguments import MAX_CELLS
 from ._patches import patches
-from .serving import calls_ours, fast_on, is_plain, marked_binary
+from .serving import FLOATS, calls_known, fast_on, feeds, is_plain, marked_binary
 
-FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _MAE = "mmpretrain.models.selfsup.mae"
 _ITPN = "mmpretrain.models.selfsup.itpn"
 _MILAN = "mmpretrain.models.selfsup.milan"
@@ -29,7 +28,7 @@ _EMBED = {"mmcv.cnn.bricks.transformer:PatchEmbed.forward": ("5297ce86121c",)}
     gain="one sort and one copy of the visible tokens",
 )
 def random_masking(original: Any, self: Any, x: Tensor, mask_ratio: float = 0.75) -> Any:
-    if not (_is_tokens(x) and _is_masked(x, x.shape[1], mask_ratio)):
+    if not (_is_tokens(x) and is_masked(x, x.shape[1], mask_ratio)):
         return original(self, x, mask_ratio)
     noise = torch.rand(x.shape[:2], device=x.device)
     x, mask, ids_restore = ops.random_masking(x, mask_ratio, noise=noise)
@@ -46,19 +45,19 @@ def mae_forward(original: Any, self: Any, x: Tensor, mask: bool | None = True) -
     length = self.pos_embed.shape[1] - 1
     if (
         mask is None
-        or not calls_ours(self, "random_masking")
+        or not calls_known(self, "random_masking")
         or not _embeds_alone(self, x)
-        or not _is_masked(x, length, self.mask_ratio)
+        or not is_masked(x, length, self.mask_ratio)
     ):
         return original(self, x, mask)
-    ids_keep, ids_restore, masked = _drawn(len(x), length, self.mask_ratio, x.device)
+    ids_keep, ids_restore, masked = drawn(len(x), length, self.mask_ratio, x.device)
     return _encoded(self, x, ids_keep), masked, ids_restore
 
 
 def _masking_id(original: Any, self: Any, batch_size: int, mask_ratio: float) -> Any:
-    if not _is_masked(self.pos_embed, self.pos_embed.size(1), mask_ratio):
+    if not is_masked(self.pos_embed, self.pos_embed.size(1), mask_ratio):
         return original(self, batch_size, mask_ratio)
-    return _drawn(batch_size, self.pos_embed.size(1), mask_ratio, self.pos_embed.device)
+    return drawn(batch_size, self.pos_embed.size(1), mask_ratio, self.pos_embed.device)
 
 
 patches.replaces(f"{_MAE}:MAEHiViT.masking_id", "e5d2ea253e3f", gain="one sort")(_masking_id)
@@ -88,7 +87,7 @@ def attention_masking(
 def milan_forward(original: Any, self: Any, x: Tensor, importance: Tensor | None) -> Any:
     if (
         importance is None
-        or not calls_ours(self, "attention_masking")
+        or not calls_known(self, "attention_masking")
         or not _embeds_alone(self, x)
         or not _is_importance(importance, x, self.pos_embed.shape[1] - 1, self.mask_ratio)
     ):
@@ -101,7 +100,7 @@ def _is_tokens(x: Tensor) -> bool:
     return x.dim() == 3 and x.dtype in FLOATS
 
 
-def _is_masked(x: Tensor, length: int, mask_ratio: float) -> bool:
+def is_masked(x: Tensor, length: int, mask_ratio: float) -> bool:
     """Whether masks of this kind, where x is, are ours to draw."""
     # Of upstream's mask the dtype is torch's default, of ours float32.
     usual = torch.get_default_dtype() == torch.float32
@@ -110,10 +109,10 @@ def _is_masked(x: Tensor, length: int, mask_ratio: float) -> bool:
 
 def _is_importance(importance: Tensor, x: Tensor, length: int, mask_ratio: float) -> bool:
     shape, dtype = tuple(importance.shape), importance.dtype
-    return _is_masked(x, length, mask_ratio) and shape == (len(x), length) and dtype in FLOATS
+    return is_masked(x, length, mask_ratio) and shape == (len(x), length) and dtype in FLOATS
 
 
-def _drawn(batch: int, length: int, mask_ratio: float, device: torch.device) -> Any:
+def drawn(batch: int, length: int, mask_ratio: float, device: torch.device) -> Any:
     """Ids to keep, ids to restore, and the mask, uniformly drawn."""
     noise = torch.rand(batch, length, device=device)
     ids_keep, ids_restore, mask = ops.random_mask(batch, length, mask_ratio, noise=noise)
@@ -151,22 +150,16 @@ def _embeds_alone(self: Any, x: Tensor) -> bool:
     if padding is not None and not is_plain(padding, AdaptivePadding):
         return False
     weight, kernel = projection.weight, projection.kernel_size
-    autocast = torch.is_autocast_enabled(x.device.type) and torch.float64 not in (
-        x.dtype,
-        weight.dtype,
-    )
-    rows, columns = (size // side for size, side in zip(x.shape[-2:], kernel, strict=True))
+    rows, columns = x.shape[2] // kernel[0], x.shape[3] // kernel[1]
     return (
         embed.norm is None
         and projection.stride == kernel
         and (*projection.padding, *projection.dilation) == (0, 0, 1, 1)
         and projection.groups == 1
-        and x.shape[1] == weight.shape[1]
-        and tuple(x.shape[-2:]) == (rows * kernel[0], columns * kernel[1])
+        and tuple(x.shape[1:]) == (weight.shape[1], rows * kernel[0], columns * kernel[1])
         and tuple(self.pos_embed.shape) == (1, rows * columns + 1, weight.shape[0])
-        and x.dtype in FLOATS
-        and (autocast or x.dtype == weight.dtype)
-        and x.device == weight.device == self.pos_embed.device
+        and fast_on(x, weight, self.pos_embed)
+        and feeds(x, weight)
     )
 
 

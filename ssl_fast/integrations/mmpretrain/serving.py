@@ -9,49 +9,56 @@ from torch import Tensor, nn
 
 from ._patches import patches
 
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _BINARY = "_ssl_fast_binary"
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
 def fast_on(*tensors: Tensor) -> bool:
-    """Whether our kernels serve the devices of these."""
-    return all(tensor.device.type in ("cpu", "cuda") for tensor in tensors)
+    """Whether these are on one device, and our kernels serve it."""
+    first = tensors[0].device
+    return first.type in ("cpu", "cuda") and all(tensor.device == first for tensor in tensors)
 
 
-def is_plain(module: nn.Module, *classes: type) -> bool:
-    """Whether nothing is lost if `module`, of one of the classes, is not called: no hook on it."""
-    hooked = any(getattr(module, name) for name in _HOOKS)
-    return type(module) in classes and not hooked and "forward" not in vars(module)
+def is_plain(module: Any, *classes: type[nn.Module]) -> bool:
+    """Whether nothing is lost if `module` is not called: it is of one of the classes, unhooked."""
+    if type(module) not in classes or "forward" in vars(module):
+        return False
+    return not any(getattr(module, hooks) for hooks in _HOOKS)
 
 
-def calls_ours(instance: Any, *names: str) -> bool:
-    """Whether the instance's methods of these names are replacements of ours in place."""
+def calls_known(instance: Any, *names: str) -> bool:
+    """Whether the instance's methods of these names are ours, or those that ours rely on."""
     return all(
-        name not in vars(instance) and patches.put(getattr(type(instance), name)) for name in names
-    )
-
-
-def inherits(instance: Any, owner: type, *names: str) -> bool:
-    """Whether the instance's methods of these names are those of `owner`."""
-    return all(
-        name not in vars(instance) and getattr(type(instance), name) is getattr(owner, name)
+        name not in vars(instance) and patches.knows(getattr(type(instance), name))
         for name in names
     )
 
 
+def feeds(x: Tensor, weight: Tensor) -> bool:
+    """Whether a product of these is defined: of one dtype, or cast by autocast."""
+    if x.dtype == weight.dtype:
+        return x.dtype in FLOATS
+    lower = x.dtype in FLOATS[:3] and weight.dtype in FLOATS[:3]
+    return lower and torch.is_autocast_enabled(x.device.type)
+
+
 def marked_binary(mask: Tensor) -> Tensor:
     """`mask`, of zeros and ones, so that `is_binary` knows it without a look."""
-    setattr(mask, _BINARY, mask._version)
+    if not mask.is_inference():
+        setattr(mask, _BINARY, mask._version)
     return mask
 
 
 def is_binary(mask: Tensor) -> bool:
     """Whether a mask chooses and does not weigh.
 
-    On a GPU a look would be a synchronisation: there floating point masks are binary if they are
-    marked and unchanged since, and those of other types are taken to be.
+    On a GPU a look would be a synchronisation: there a mask of floating point numbers is binary if
+    it is marked, and unchanged since, and others are taken to be.
     """
-    if mask.dtype == torch.bool or getattr(mask, _BINARY, None) == mask._version:
+    if mask.dtype == torch.bool:
+        return True
+    if not mask.is_inference() and getattr(mask, _BINARY, None) == mask._version:
         return True
     if mask.device.type == "cpu":
         return bool(((mask == 0) | (mask == 1)).all())

@@ -65,6 +65,12 @@ def embed_visible_patches(
     return _add_positions(tokens, pos_embed.to(dtype), ids_keep)
 
 
+def visible_patches(images: Tensor, ids: Tensor, height: int, width: int) -> Tensor:
+    """Patches `ids` [N, K] of images [N, C, H, W], checked: [N, K, C, height, width]."""
+    patches = _gather_patches(images, ids, height, width, None, None, images.dtype)
+    return patches.unflatten(2, (images.shape[1], height, width))
+
+
 def _check(images: Any, weight: Any, bias: Any) -> tuple[int, int]:
     """Height and width of a patch."""
     if not isinstance(images, Tensor):
