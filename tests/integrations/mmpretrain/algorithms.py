@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from mmengine.model import revert_sync_batchnorm
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DefaultScope
 from mmpretrain.models.utils.clip_generator_helper import CLIP
-from mmpretrain.registry import MODELS
+from mmpretrain.registry import MODELS, TRANSFORMS
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
@@ -483,6 +483,29 @@ def batch_of(name: str, size: Size, seed: int = 0) -> dict[str, Any]:
         ),
     }[kind]()
     return {"inputs": inputs, "data_samples": samples}
+
+
+def mask_step_of(name: str, size: Size) -> Any:
+    """The transform of the config's pipeline that makes the masks; None if there is none."""
+    for step in config_of(name, size).train_dataloader.dataset.pipeline:
+        if step["type"] == "BEiTMaskGenerator":
+            few = {} if size.grid == 14 else {"num_masking_patches": 6, "min_num_patches": 2}
+            return TRANSFORMS.build({**step, "input_size": size.grid, **few})
+        if step["type"] == "SimMIMMaskGenerator":
+            return TRANSFORMS.build({**step, "input_size": size.image})
+    return None
+
+
+def masks_of(name: str, size: Size) -> Callable[[], None]:
+    """A function that makes the masks of a batch as the config's data loader does."""
+    transform = mask_step_of(name, size)
+
+    def masks() -> None:
+        if transform is not None:
+            for _ in range(size.batch):
+                transform({})
+
+    return masks
 
 
 def _second_side(name: str, size: Size) -> int:

@@ -43,7 +43,13 @@ def two_steps(name, enabled):
 
         optimizer.optimizer.register_step_pre_hook(keep_gradients)
         for seed in (1, 2):
-            losses.append(model.train_step(batch_of(name, size, seed), optimizer))
+            batch = batch_of(name, size, seed)
+            if name == "MaskFeat":
+                # Gradients of whole numbers lie on the edges of bins, where rounding decides.
+                generator = torch.Generator().manual_seed(seed)
+                shape = batch["inputs"].shape
+                batch["inputs"] = batch["inputs"] + torch.rand(shape, generator=generator)
+            losses.append(model.train_step(batch, optimizer))
         return losses, gradients, model
 
 

@@ -94,4 +94,5 @@ def test_two_steps_with_the_line(name, images, tmp_path):
         integration.enable(quiet=True)
     losses = losses_of(config)
     assert len(losses) == len(expected) == 2
-    assert losses == pytest.approx(expected, rel=1e-4)
+    # MaskFeat's masks, made in the loader, are drawn by the same law from other random numbers.
+    assert losses == pytest.approx(expected, rel=0.05 if name == "MaskFeat" else 1e-4)
