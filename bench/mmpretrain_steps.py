@@ -16,7 +16,7 @@ import csv
 import inspect
 import sys
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime, timezone
@@ -24,8 +24,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))  # from a checkout, installed or not
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # from a checkout, installed or not
 
 import torch
 
@@ -33,8 +32,8 @@ from ssl_fast.bench import machine
 from ssl_fast.bench.memory import peak_extra_mb
 from ssl_fast.bench.timers import clock_for, quantiles
 
-RESULTS = ROOT / "bench" / "results"
-DOCS = ROOT / "docs" / "mmpretrain.md"
+RESULTS = machine.ROOT / "bench" / "results"
+DOCS = machine.ROOT / "docs" / "mmpretrain.md"
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 ROUNDS = 3
 LOSS_TOLERANCE = 1e-3
@@ -88,19 +87,20 @@ class Differs(Exception):
 
 def measure(name: str, kind: str, device: str, seconds: float) -> StepRow:
     """One algorithm at its size "bench" or "small", for about so many seconds."""
-    from tests.integrations.mmpretrain import algorithms
+    from tests.integrations.mmpretrain import building
+    from tests.integrations.mmpretrain.algorithms import ALGORITHMS
 
     end = time.monotonic() + seconds
-    algorithm = algorithms.ALGORITHMS[name]
+    algorithm = ALGORITHMS[name]
     size = getattr(algorithm, kind)
-    batches = [_on(device, algorithms.batch_of(name, size, seed)) for seed in range(2)]
+    batches = [_on(device, building.batch_of(name, size, seed)) for seed in range(2)]
     losses: dict[bool, float] = {}
     switch = Switch()
     for after in (False, True):
         switch(after)
         torch.manual_seed(0)
-        model = algorithms.build(name, size).to(device)
-        optimizer = algorithms.optimizer_of(name, size, model)
+        model = building.build(name, size).to(device)
+        optimizer = building.optimizer_of(name, size, model)
         for group in optimizer.optimizer.param_groups:
             group["lr"] *= 0.01  # those of the configs follow a warm-up
         for batch in batches:
@@ -111,7 +111,7 @@ def measure(name: str, kind: str, device: str, seconds: float) -> StepRow:
     def step() -> None:
         model.train_step(batches[0], optimizer)
 
-    masks = algorithms.masks_of(name, size)
+    masks = building.masks_of(name, size)
     clock = clock_for(device)
     samples: dict[bool, list[float]] = defaultdict(list)
     mask_samples: dict[bool, list[float]] = defaultdict(list)
@@ -125,7 +125,7 @@ def measure(name: str, kind: str, device: str, seconds: float) -> StepRow:
             switch(after)
             samples[after].append(clock.elapsed_ms(step))
             mask_samples[after].append(clock.elapsed_ms(masks))
-    made = algorithms.mask_step_of(name, size) is not None
+    made = building.mask_step_of(name, size) is not None
     return StepRow(
         name,
         algorithm.model,
@@ -169,41 +169,36 @@ class Switch:
 def replaced_in(function: Callable[[], Any]) -> dict[str, str]:
     """Gains by name of what serves during a call in place of mmpretrain's own functions.
 
-    Those that hand a call on to the original do not serve.
+    What hands all its calls on to the original does not serve.
     """
     from ssl_fast.integrations.mmpretrain._patches import patches
 
-    codes = defaultdict(list)
+    ours, theirs = defaultdict(list), {}
     for patch in patches._patches:
-        codes[inspect.unwrap(patch.replacement).__code__].append(patch)
-    entered: dict[str, str] = {}
-    handed_on: set[str] = set()
-    stack: list[str] = []
+        ours[inspect.unwrap(patch.replacement).__code__].append(patch)
+        lies_there = patch.place.get()
+        lies_there = getattr(lies_there, "__func__", lies_there)
+        theirs[inspect.unwrap(lies_there).__code__] = patch.place.path
+    served: Counter[str] = Counter()
+    gains: dict[str, str] = {}
 
     def watch(frame: FrameType, event: str, argument: Any) -> None:
-        if event not in ("call", "return"):
+        if event != "call":
             return
-        for patch in codes.get(frame.f_code, ()):
-            owner = patch.place.owner()
-            this = frame.f_locals.get("self")
-            if isinstance(owner, type) and this is not None and not isinstance(this, owner):
-                continue  # one replacement for several classes
-            place = patch.place.path.partition(":")[2]
-            if event == "return":
-                stack.pop()
-            else:
-                entered[place] = patch.gain
-                stack.append(place)
-        # mmpretrain's own function of that name, called by its replacement
-        if event == "call" and stack and frame.f_code.co_qualname == stack[-1]:
-            handed_on.add(stack[-1])
+        if place := theirs.get(frame.f_code):
+            served[place] -= 1
+        for patch in ours.get(frame.f_code, ()):
+            owner, this = patch.place.owner(), frame.f_locals.get("self")
+            if not isinstance(owner, type) or this is None or isinstance(this, owner):
+                served[patch.place.path] += 1  # a replacement may be that of several classes
+                gains[patch.place.path] = patch.gain
 
     sys.setprofile(watch)
     try:
         function()
     finally:
         sys.setprofile(None)
-    return {place: gain for place, gain in entered.items() if place not in handed_on}
+    return {place.partition(":")[2]: gain for place, gain in gains.items() if served[place] > 0}
 
 
 def _on(device: str, batch: dict[str, Any]) -> dict[str, Any]:

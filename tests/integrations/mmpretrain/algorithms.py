@@ -7,28 +7,9 @@ of its items. Teachers and tokenizers have random weights.
 
 from __future__ import annotations
 
-import functools
-import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
-
-import mmpretrain
-import torch
-from mmengine.config import Config
-from mmengine.logging import MessageHub, MMLogger
-from mmengine.model import revert_sync_batchnorm
-from mmengine.optim import build_optim_wrapper
-from mmengine.registry import DefaultScope
-from mmpretrain.models.utils.clip_generator_helper import CLIP
-from mmpretrain.registry import MODELS, TRANSFORMS
-from mmpretrain.structures import DataSample
-from torch import Tensor, nn
-
-CONFIGS = Path(mmpretrain.__file__).parent / ".mim/configs"
-MASKED = 0.383  # share of patches: 75 of 196, as CAE wants
-MAX_ITERS = 100  # momentum schedules ask for it
 
 TOY_VIT = dict(embed_dims=32, num_layers=2, num_heads=2, feedforward_channels=64)
 VIT_S = dict(embed_dims=384, num_layers=12, num_heads=6, feedforward_channels=1536)
@@ -40,7 +21,10 @@ TOY_DECODER = {
     "neck.decoder_num_heads": 2,
 }
 TOY_MAE = {"backbone.arch": TOY_VIT, "backbone.img_size": 64, **TOY_DECODER}
-TOY_RESNET = {"backbone.depth": 18, "neck.in_channels": 512, "neck.hid_channels": 16}
+RESNET_18 = {"backbone.depth": 18, "neck.in_channels": 512}
+THIN = {"backbone.depth": 18, "backbone.stem_channels": 8, "backbone.base_channels": 8}
+TOY_RESNET = {**THIN, "neck.in_channels": 64, "neck.hid_channels": 16}
+TOY_HIVIT = dict(embed_dims=32, depths=[1, 1, 1], num_heads=2)
 
 
 @dataclass(frozen=True)
@@ -84,7 +68,7 @@ ALGORITHMS = {
         "barlowtwins/barlowtwins_resnet50_8xb256-coslr-300e_in1k.py",
         "views",
         Size({**TOY_RESNET, "neck.out_channels": 16, "head.in_channels": 16}, 32, batch=4),
-        Size({"backbone.depth": 18, "neck.in_channels": 512}, 96, batch=32),
+        Size({**RESNET_18, "neck.hid_channels": 2048}, 96, batch=32),
         "ResNet-18, 96 px, batch 32",
     ),
     "BEiT": Algorithm(
@@ -144,7 +128,7 @@ ALGORITHMS = {
             32,
             batch=4,
         ),
-        Size({"backbone.depth": 18, "neck.in_channels": 512}, 96, batch=32),
+        Size(RESNET_18, 96, batch=32),
         "ResNet-18, 96 px, batch 32",
     ),
     "CAE": Algorithm(
@@ -180,16 +164,14 @@ ALGORITHMS = {
         "densecl/densecl_resnet50_8xb32-coslr-200e_in1k.py",
         "views",
         Size({**TOY_RESNET, "neck.out_channels": 16, "feat_dim": 16, "queue_len": 32}, 64, batch=4),
-        Size({"backbone.depth": 18, "neck.in_channels": 512}, 224),
+        Size(RESNET_18, 224),
         "ResNet-18, 224 px, batch 8",
     ),
     "EVA": Algorithm(
         "eva/eva-mae-style_vit-base-p16_16xb256-coslr-400e_in1k.py",
         "image",
         Size({**TOY_MAE, "neck.predict_feature_dim": 16, "target_generator": "toy"}, 64, 4, 2),
-        Size(
-            {"backbone.arch": VIT_S, "neck.embed_dim": 384, "target_generator": "base"},
-        ),
+        Size({"backbone.arch": VIT_S, "neck.embed_dim": 384, "target_generator": "base"}),
         "ViT-S, 224 px, batch 8",
     ),
     "iTPN": Algorithm(
@@ -197,7 +179,7 @@ ALGORITHMS = {
         "image",
         Size(
             {
-                "backbone.arch": dict(embed_dims=32, depths=[1, 1, 1], num_heads=2),
+                "backbone.arch": TOY_HIVIT,
                 "backbone.img_size": 64,
                 **TOY_DECODER,
                 "neck.fpn_dim": 16,
@@ -215,7 +197,7 @@ ALGORITHMS = {
         "pictures",
         Size(
             {
-                "backbone.arch": dict(embed_dims=32, depths=[1, 1, 1], num_heads=2),
+                "backbone.arch": TOY_HIVIT,
                 "backbone.img_size": 64,
                 "neck.embed_dim": 32,
                 "neck.decoder_embed_dim": 32,
@@ -250,15 +232,7 @@ ALGORITHMS = {
     "MAE (HiViT)": Algorithm(
         "mae/mae_hivit-base-p16_8xb512-amp-coslr-400e_in1k.py",
         "image",
-        Size(
-            {
-                **TOY_MAE,
-                "backbone.arch": dict(embed_dims=32, depths=[1, 1, 1], num_heads=2),
-            },
-            64,
-            4,
-            2,
-        ),
+        Size({**TOY_MAE, "backbone.arch": TOY_HIVIT}, 64, 4, 2),
         Size({"backbone.arch": "tiny", "neck.embed_dim": 384}),
         "HiViT-T, 224 px, batch 8",
     ),
@@ -322,7 +296,7 @@ ALGORITHMS = {
         "mocov2/mocov2_resnet50_8xb32-coslr-200e_in1k.py",
         "views",
         Size({**TOY_RESNET, "neck.out_channels": 16, "feat_dim": 16, "queue_len": 32}, 32, batch=4),
-        Size({"backbone.depth": 18, "neck.in_channels": 512}, 96, batch=32),
+        Size(RESNET_18, 96, batch=32),
         "ResNet-18, 96 px, batch 32",
     ),
     "MoCo v3": Algorithm(
@@ -349,7 +323,7 @@ ALGORITHMS = {
         "simclr/simclr_resnet50_8xb32-coslr-200e_in1k.py",
         "views",
         Size({**TOY_RESNET, "neck.out_channels": 16}, 32, batch=4),
-        Size({"backbone.depth": 18, "neck.in_channels": 512}, 96, batch=32),
+        Size(RESNET_18, 96, batch=32),
         "ResNet-18, 96 px, batch 32",
     ),
     "SimMIM": Algorithm(
@@ -383,7 +357,7 @@ ALGORITHMS = {
             32,
             batch=4,
         ),
-        Size({"backbone.depth": 18, "neck.in_channels": 512}, 96, batch=32),
+        Size(RESNET_18, 96, batch=32),
         "ResNet-18, 96 px, batch 32",
     ),
     "SparK": Algorithm(
@@ -391,9 +365,9 @@ ALGORITHMS = {
         "image",
         Size(
             {
-                "backbone.depth": 18,
+                **THIN,
                 "input_size": 64,
-                "enc_dec_norm_dim": 512,
+                "enc_dec_norm_dim": 64,
                 "neck.feature_dim": 32,
             },
             64,
@@ -416,115 +390,7 @@ ALGORITHMS = {
             64,
             batch=4,
         ),
-        Size({"backbone.depth": 18, "neck.in_channels": 512}, 128, batch=16),
+        Size(RESNET_18, 128, batch=16),
         "ResNet-18, 128 px and 64 px, batch 16",
     ),
 }
-
-
-def config_of(name: str, size: Size) -> Config:
-    """mmpretrain's config of an algorithm, with what `size` changes."""
-    config = Config.fromfile(CONFIGS / ALGORITHMS[name].config)
-    override(config.model, size)
-    config.model.setdefault("data_preprocessor", config.get("data_preprocessor"))
-    if "num_crops" in config.model.head.loss:
-        config.model.head.loss.setdefault("num_prototypes", 3000)
-    # One precision for all, so that losses can be compared; scaling of fp16 needs a GPU anyway.
-    config.optim_wrapper.type = "OptimWrapper"
-    config.optim_wrapper.pop("loss_scale", None)
-    return config
-
-
-def override(model: Any, size: Size) -> None:
-    """Changes a model's config to that of a size."""
-    for path, value in size.model.items():
-        *parents, last = path.split(".")
-        part = functools.reduce(lambda inner, key: inner[key], parents, model)
-        part[last] = clip_teacher(value) if value in ("toy", "base") else value
-
-
-def build(name: str, size: Size) -> nn.Module:
-    """The model, initialised, in training mode; the same after the same `torch.manual_seed`."""
-    MMLogger.get_current_instance().setLevel("ERROR")  # else it lists every weight
-    with DefaultScope.overwrite_default_scope("mmpretrain"):
-        model = MODELS.build(config_of(name, size).model)
-        model.init_weights()
-    MessageHub.get_current_instance().update_info("max_iters", MAX_ITERS)
-    return revert_sync_batchnorm(model).train()
-
-
-def optimizer_of(name: str, size: Size, model: nn.Module) -> Any:
-    """mmengine's wrapper of the optimiser that the config asks for."""
-    with DefaultScope.overwrite_default_scope("mmpretrain"):
-        return build_optim_wrapper(model, config_of(name, size).optim_wrapper)
-
-
-def batch_of(name: str, size: Size, seed: int = 0) -> dict[str, Any]:
-    """A batch as mmpretrain's data loaders give it: uint8 images, and masks where it has them."""
-    generator = torch.Generator().manual_seed(seed)
-
-    def images(side: int) -> Tensor:
-        shape = (size.batch, 3, side, side)
-        return torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
-
-    kind, patches = ALGORITHMS[name].inputs, size.grid**2
-    samples = [DataSample() for _ in range(size.batch)]
-    if kind in ("masked", "pictures"):
-        for sample in samples:
-            order = torch.rand(patches, generator=generator).argsort()
-            sample.set_mask((order < int(MASKED * patches)).long().view(size.grid, size.grid))
-    inputs: Any = {
-        "image": lambda: images(size.image),
-        "masked": lambda: images(size.image),
-        "pictures": lambda: [images(size.image), images(_second_side(name, size))],
-        "views": lambda: [images(size.image) for _ in range(2)],
-        "crops": lambda: (
-            [images(size.image) for _ in range(2)] + [images(size.image // 2) for _ in range(6)]
-        ),
-    }[kind]()
-    return {"inputs": inputs, "data_samples": samples}
-
-
-def mask_step_of(name: str, size: Size) -> Any:
-    """The transform of the config's pipeline that makes the masks; None if there is none."""
-    for step in config_of(name, size).train_dataloader.dataset.pipeline:
-        if step["type"] == "BEiTMaskGenerator":
-            few = {} if size.grid == 14 else {"num_masking_patches": 6, "min_num_patches": 2}
-            return TRANSFORMS.build({**step, "input_size": size.grid, **few})
-        if step["type"] == "SimMIMMaskGenerator":
-            return TRANSFORMS.build({**step, "input_size": size.image})
-    return None
-
-
-def masks_of(name: str, size: Size) -> Callable[[], None]:
-    """A function that makes the masks of a batch as the config's data loader does."""
-    transform = mask_step_of(name, size)
-
-    def masks() -> None:
-        if transform is not None:
-            for _ in range(size.batch):
-                transform({})
-
-    return masks
-
-
-def _second_side(name: str, size: Size) -> int:
-    # DALL-E's tokenizer makes a token of 8 x 8 pixels, others of as many as the model.
-    return 8 * size.grid if name in ("BEiT", "CAE") else size.image
-
-
-@functools.cache
-def _folder() -> tempfile.TemporaryDirectory[str]:
-    return tempfile.TemporaryDirectory()
-
-
-def clip_teacher(kind: str) -> dict[str, Any]:
-    """The config of a CLIP with random weights: "toy" for 64 px, "base" as ViT-B/16."""
-    path = Path(_folder().name) / f"{kind}.pth"
-    if not path.is_file():
-        embed, side, layers, width = (16, 64, 1, 64) if kind == "toy" else (512, 224, 12, 768)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            clip = CLIP(embed, side, layers, width, 16, 4, 8, 64, 1, 1, False, 1)  # small texts
-        torch.save(clip.state_dict(), path)
-    return dict(type="CLIPGenerator", tokenizer_path=str(path))

@@ -10,8 +10,8 @@ from tests.integrations.peers import require
 
 mmpretrain = require("mmpretrain")
 from ssl_fast.integrations import mmpretrain as integration  # noqa: E402
-from tests.integrations.mmpretrain.algorithms import (  # noqa: E402
-    ALGORITHMS,
+from tests.integrations.mmpretrain.algorithms import ALGORITHMS  # noqa: E402
+from tests.integrations.mmpretrain.building import (  # noqa: E402
     batch_of,
     build,
     config_of,

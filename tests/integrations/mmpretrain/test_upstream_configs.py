@@ -14,7 +14,8 @@ from mmengine.config import Config  # noqa: E402
 from mmengine.runner import Runner  # noqa: E402
 
 from ssl_fast.integrations import mmpretrain as integration  # noqa: E402
-from tests.integrations.mmpretrain.algorithms import ALGORITHMS, CONFIGS, override  # noqa: E402
+from tests.integrations.mmpretrain.algorithms import ALGORITHMS  # noqa: E402
+from tests.integrations.mmpretrain.building import CONFIGS, override  # noqa: E402
 
 pytestmark = pytest.mark.smoke
 
