@@ -52,14 +52,14 @@ class Algorithm:
         config: its file among mmpretrain's configs.
         inputs: "image"; "masked", an image and its mask; "pictures", an image, its mask and a
             second picture for the tokenizer; "views", two; "crops", two views and six small ones.
-        small, bench: see `Size`.
+        small, bench: see `Size`; None where another variant is measured.
         model: in words, for `bench`.
     """
 
     config: str
     inputs: str
     small: Size
-    bench: Size
+    bench: Size | None
     model: str
 
 
@@ -111,8 +111,8 @@ ALGORITHMS = {
             4,
             2,
         ),
-        Size({"target_generator.init_cfg": None}, batch=2),
-        "ViT-B, 224 px, batch 2",
+        None,
+        "not measured",
     ),
     "BYOL": Algorithm(
         "byol/byol_resnet50_16xb256-coslr-200e_in1k.py",
@@ -156,9 +156,10 @@ ALGORITHMS = {
                 "neck.embed_dims": 384,
                 "neck.num_heads": 6,
                 "target_generator.init_cfg": None,
-            }
+            },
+            batch=4,
         ),
-        "ViT-S, 224 px, batch 8",
+        "ViT-S, 224 px, batch 4",
     ),
     "DenseCL": Algorithm(
         "densecl/densecl_resnet50_8xb32-coslr-200e_in1k.py",
@@ -171,8 +172,8 @@ ALGORITHMS = {
         "eva/eva-mae-style_vit-base-p16_16xb256-coslr-400e_in1k.py",
         "image",
         Size({**TOY_MAE, "neck.predict_feature_dim": 16, "target_generator": "toy"}, 64, 4, 2),
-        Size({"backbone.arch": VIT_S, "neck.embed_dim": 384, "target_generator": "base"}),
-        "ViT-S, 224 px, batch 8",
+        Size({"backbone.arch": VIT_S, "neck.embed_dim": 384, "target_generator": "base"}, batch=4),
+        "ViT-S, 224 px, batch 4",
     ),
     "iTPN": Algorithm(
         "itpn/itpn-pixel_hivit-base-p16_8xb512-amp-coslr-400e_in1k.py",
@@ -218,9 +219,10 @@ ALGORITHMS = {
                 "neck.decoder_embed_dim": 384,
                 "head.embed_dims": 384,
                 "target_generator": "base",
-            }
+            },
+            batch=4,
         ),
-        "HiViT-T, 224 px, batch 8",
+        "HiViT-T, 224 px, batch 4",
     ),
     "MAE": Algorithm(
         "mae/mae_vit-base-p16_8xb512-amp-coslr-300e_in1k.py",
@@ -265,8 +267,8 @@ ALGORITHMS = {
         "milan/milan_vit-base-p16_16xb256-amp-coslr-400e_in1k.py",
         "image",
         Size({**TOY_MAE, "neck.predict_feature_dim": 16, "target_generator": "toy"}, 64, 4, 2),
-        Size({"backbone.arch": VIT_S, "neck.embed_dim": 384, "target_generator": "base"}),
-        "ViT-S, 224 px, batch 8",
+        Size({"backbone.arch": VIT_S, "neck.embed_dim": 384, "target_generator": "base"}, batch=4),
+        "ViT-S, 224 px, batch 4",
     ),
     "MixMIM": Algorithm(
         "mixmim/mixmim_mixmim-base_16xb128-coslr-300e_in1k.py",
@@ -365,9 +367,9 @@ ALGORITHMS = {
         "image",
         Size(
             {
-                **THIN,
+                "backbone.depth": 18,
                 "input_size": 64,
-                "enc_dec_norm_dim": 64,
+                "enc_dec_norm_dim": 512,
                 "neck.feature_dim": 32,
             },
             64,
