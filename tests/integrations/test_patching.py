@@ -152,3 +152,16 @@ def test_a_missing_library_names_its_installation():
     patches = Patches("no_such_library", ("no_such_library",), "pip install no_such_library")
     with pytest.raises(ImportError, match="pip install no_such_library"):
         patches.enable()
+
+
+def test_known_are_those_in_place_and_those_they_rely_on(library):
+    shape = {"toylibrary:Layer.shape": (fingerprint(library.Layer.shape),)}
+    patches = patches_of(library, "Layer.forward", relies_on=shape)
+    before = library.Layer.forward
+    assert not patches.knows(before)
+    with patches.enable(quiet=True):
+        assert patches.knows(library.Child.forward)
+        assert patches.knows(library.Layer.shape)
+        assert not patches.knows(library.Layer.frozen)
+        assert not patches.knows(before)
+    assert not patches.knows(library.Layer.shape)

@@ -16,7 +16,7 @@ Our own classes are registered under the scope `ssl_fast`; see `registry`.
 """
 
 from ..._compat import import_torchvision
-from . import contrastive, cross_correlation, lars, momentum, sinkhorn  # noqa: F401
+from . import contrastive, cross_correlation, heads, lars, momentum, sinkhorn  # noqa: F401
 from ._patches import patches
 
 import_torchvision()  # mmpretrain's import fails where this does

@@ -1,4 +1,4 @@
-"""SimCLR, MoCo, DenseCL and MoCo v3 without their matrices of logits."""
+"""SimCLR, MoCo and DenseCL without their matrices of logits."""
 
 from __future__ import annotations
 
@@ -11,18 +11,7 @@ from torch import Tensor, nn
 from ... import ops
 from ...distributed import default_group
 from ._patches import patches
-
-# What a loss module does, which is then done by the op.
-CROSS_ENTROPY = {
-    "mmpretrain.models.losses.cross_entropy_loss:CrossEntropyLoss.forward": ("28d9a26010eb",),
-    "mmpretrain.models.losses.cross_entropy_loss:cross_entropy": ("524b358cd8bc",),
-    "mmpretrain.models.losses.utils:weight_reduce_loss": ("5f7136e73d17",),
-    "mmpretrain.models.losses.utils:reduce_loss": ("9c2c93322111",),
-}
-CONTRASTIVE_HEAD = {
-    "mmpretrain.models.heads.contrastive_head:ContrastiveHead.loss": ("f10bf3dcbff2",),
-    **CROSS_ENTROPY,
-}
+from .heads import CONTRASTIVE_HEAD, gathers_on, is_contrastive, weighted
 
 
 @patches.replaces(
@@ -174,78 +163,6 @@ def densecl_enqueue_places(original: Any, self: Any, keys: Tensor) -> None:
     _enqueue(original, self, keys, self.queue2, self.queue2_ptr)
 
 
-@patches.replaces(
-    "mmpretrain.models.heads.mocov3_head:MoCoV3Head.loss",
-    "df1e2262ae6f",
-    gain="no matrix of logits",
-    relies_on=CROSS_ENTROPY,
-)
-def mocov3_loss(original: Any, self: Any, base_out: Tensor, momentum_out: Tensor) -> Any:
-    """Each process's queries against the keys of all."""
-    from mmengine.dist import all_gather, get_rank
-
-    if not is_cross_entropy(self):
-        return original(self, base_out, momentum_out)
-    query = F.normalize(self.predictor([base_out])[0], dim=1)
-    key = torch.cat(all_gather(F.normalize(momentum_out, dim=1)), dim=0)
-    rows = len(query)
-    targets = torch.arange(rows, device=query.device) + rows * get_rank()
-    loss = ops.info_nce(query, key, targets, self.temperature)
-    return weighted(self, loss, query)
-
-
 def among_queue(head: Any, query: Tensor, key: Tensor, queue: Tensor) -> Tensor:
     """A head's loss of queries and keys [N, D] against queue [D, K]."""
     return weighted(head, ops.info_nce_queue(query, key, queue.t(), head.temperature), query)
-
-
-def is_contrastive(head: Any) -> bool:
-    """Whether a head does what mmpretrain's ContrastiveHead does, with a plain cross entropy."""
-    from mmpretrain.models.heads import ContrastiveHead
-
-    return is_method(head.loss, ContrastiveHead.loss) and is_cross_entropy(head)
-
-
-def is_cross_entropy(head: Any) -> bool:
-    """Whether a head's loss is the mean cross entropy of logits over a temperature."""
-    from mmpretrain.models.losses.cross_entropy_loss import CrossEntropyLoss, cross_entropy
-
-    loss = head.loss_module
-    return (
-        type(loss) is CrossEntropyLoss
-        and loss.cls_criterion is cross_entropy
-        and loss.reduction == "mean"
-        and loss.class_weight is None
-        and not has_hooks(loss)
-        and isinstance(head.temperature, int | float)
-        and head.temperature > 0
-    )
-
-
-def is_method(bound: Any, function: Any) -> bool:
-    """Whether an object's method is this function, and not one of a subclass or of its own."""
-    return getattr(bound, "__func__", None) is function
-
-
-def has_hooks(module: nn.Module) -> bool:
-    """Whether calling a module would call something besides its forward."""
-    return bool(
-        module._forward_hooks
-        or module._forward_pre_hooks
-        or module._backward_hooks
-        or module._backward_pre_hooks
-    )
-
-
-def gathers_on(device: torch.device) -> bool:
-    """Whether processes exchange tensors of a device as they are (upstream copies them to one)."""
-    from mmengine.dist import get_comm_device
-
-    return default_group() is None or get_comm_device().type == device.type
-
-
-def weighted(head: Any, loss: Tensor, features: Tensor) -> Tensor:
-    """A loss times its module's weight, in the type that cross entropy of the features has."""
-    if not torch.is_autocast_enabled(features.device.type):
-        loss = loss.to(features.dtype)
-    return loss * head.loss_module.loss_weight

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ... import ops
 from ...distributed import default_group, world_size
 from ._patches import patches
-from .contrastive import gathers_on, has_hooks
+from .heads import gathers_on, has_hooks
 
 
 @patches.replaces(

@@ -17,18 +17,19 @@ from .foreach import grouped
     gain="all weights together, no wait for the GPU",
 )
 def step(original: Any, self: Any, closure: Any = None) -> Any:
-    """Rates of layers stay on their device."""
-    if not all(_is_plain(group) for group in self.param_groups):
+    """Rates of layers stay on their device. On a CPU, where nothing waits, it is upstream's."""
+    if not all(_is_served(group) for group in self.param_groups):
         return original(self, closure)
     # torch wraps an optimiser's step when its first instance is made, for hooks and the profiler.
     hooked = getattr(original, "hooked", False)
     return (_hooked_step if hooked else _step)(self, closure)
 
 
-def _is_plain(group: dict[str, Any]) -> bool:
+def _is_served(group: dict[str, Any]) -> bool:
     # A rate on the device would be rounded to the type of half weights; upstream's is not.
     return isinstance(group["lr"], int | float) and all(
-        p.dtype in (torch.float32, torch.float64)
+        p.is_cuda
+        and p.dtype in (torch.float32, torch.float64)
         and (p.grad is None or p.grad.layout == torch.strided)
         for p in group["params"]
     )
@@ -43,7 +44,7 @@ def _step(optimizer: Any, closure: Any = None) -> Any:
     for group in optimizer.param_groups:
         pairs = [(p, p.grad) for p in group["params"] if p.grad is not None]
         for weights, grads in grouped(pairs):
-            steps = torch._foreach_add(grads, weights, alpha=group["weight_decay"])
+            steps = list(torch._foreach_add(grads, weights, alpha=group["weight_decay"]))
             if group.get("lars_exclude", False):
                 torch._foreach_mul_(steps, group["lr"])
             else:

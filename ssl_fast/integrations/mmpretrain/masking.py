@@ -143,7 +143,8 @@ def _embeds_alone(self: Any, x: Tensor) -> bool:
     """Whether the patch embedding of images x is one product of each patch and nothing else."""
     from mmcv.cnn.bricks.transformer import AdaptivePadding, PatchEmbed
 
-    embed, projection = self.patch_embed, getattr(self.patch_embed, "projection", None)
+    embed: Any = self.patch_embed
+    projection: Any = getattr(embed, "projection", None)
     if not is_plain(embed, PatchEmbed) or not is_plain(projection, nn.Conv2d) or x.dim() != 4:
         return False
     padding = embed.adaptive_padding

@@ -27,56 +27,68 @@ _counted: WeakKeyDictionary[nn.Module, tuple[Tensor, int, int]] = WeakKeyDiction
     },
 )
 def update_parameters(original: Any, self: Any, model: nn.Module) -> None:
-    """For the two averages that mmpretrain's models use, over parameters alone."""
+    """For the two averages that mmpretrain's models use, over parameters alone.
+
+    On a CPU, where nothing waits, it is upstream's.
+    """
     from mmengine.model import ExponentialMovingAverage
     from mmpretrain.models.utils import CosineEMA
 
-    average = getattr(self.avg_func, "__func__", None)
-    cosine = average is CosineEMA.avg_func
-    if self.update_buffers or not (cosine or average is ExponentialMovingAverage.avg_func):
+    averages = (ExponentialMovingAverage.avg_func, CosineEMA.avg_func)
+    served = (
+        not self.update_buffers
+        and getattr(self.avg_func, "__func__", None) in averages
+        and all(parameter.is_cuda for parameter in self.avg_parameters.values())
+    )
+    if served:
+        _update(self, model)
+    else:
         original(self, model)
-        return
-    steps = _steps(self)
+
+
+def _update(averaged: Any, model: nn.Module) -> None:
+    steps = _steps(averaged)
     parameters = dict(model.named_parameters())
-    pairs = [(ours.data, parameters[k].data) for k, ours in self.avg_parameters.items()]
+    pairs = [(ours.data, parameters[k].data) for k, ours in averaged.avg_parameters.items()]
     if steps == 0:
         _copy(pairs)
-    elif steps % self.interval == 0:
-        pairs = [(ours, theirs) for ours, theirs in pairs if ours.dtype.is_floating_point]
-        if cosine:
-            _follow_exactly(pairs, _momentum(self, steps))
-        else:
-            for ours, theirs in grouped(pairs):
-                torch._foreach_lerp_(ours, theirs, self.momentum)
-    buffers = zip(self.module.buffers(), model.buffers(), strict=False)
+    elif steps % averaged.interval == 0:
+        _follow(averaged, [pair for pair in pairs if pair[0].dtype.is_floating_point], steps)
+    buffers = zip(averaged.module.buffers(), model.buffers(), strict=False)
     _copy([(ours.data, theirs.data) for ours, theirs in buffers])
-    self.steps += 1
-    _counted[self] = (self.steps, self.steps._version, steps + 1)
+    averaged.steps += 1
+    _counted[averaged] = (averaged.steps, averaged.steps._version, steps + 1)
 
 
 def _steps(model: Any) -> int:
-    tensor, version, count = _counted.get(model, (None, 0, 0))
-    if tensor is model.steps and version == model.steps._version:
-        return count
+    counted = _counted.get(model)
+    if counted and counted[0] is model.steps and counted[1] == model.steps._version:
+        return counted[2]
     return int(model.steps)
 
 
-def _momentum(model: Any, steps: int) -> float:
-    """As `CosineEMA.avg_func`: the angle is computed in float32."""
+def _follow(averaged: Any, pairs: list[tuple[Tensor, Tensor]], steps: int) -> None:
+    from mmpretrain.models.utils import CosineEMA
+
+    if not isinstance(averaged, CosineEMA):
+        for ours, theirs in grouped(pairs):
+            torch._foreach_lerp_(ours, theirs, averaged.momentum)
+        return
+    momentum = _cosine_momentum(averaged, steps)
+    for ours, theirs in grouped(pairs):
+        # In two steps as upstream: lerp would round differently.
+        torch._foreach_mul_(ours, 1 - momentum)
+        torch._foreach_add_(ours, theirs, alpha=momentum)
+
+
+def _cosine_momentum(averaged: Any, steps: int) -> float:
+    """As `CosineEMA.avg_func`; its angle is computed in float32."""
     from mmengine.logging import MessageHub
 
     total = float(MessageHub.get_current_instance().get_info("max_iters"))
     angle = math.pi * torch.tensor(steps) / total
-    falling = (math.cos(angle) + 1) / 2
-    start, end = model.momentum, model.end_momentum
-    return float(end - (end - start) * falling)
-
-
-def _follow_exactly(pairs: list[tuple[Tensor, Tensor]], momentum: float) -> None:
-    """In two steps, as `CosineEMA` does: lerp would round differently."""
-    for ours, theirs in grouped(pairs):
-        torch._foreach_mul_(ours, 1 - momentum)
-        torch._foreach_add_(ours, theirs, alpha=momentum)
+    start, end = averaged.momentum, averaged.end_momentum
+    return float(end - (end - start) * (math.cos(angle) + 1) / 2)
 
 
 def _copy(pairs: list[tuple[Tensor, Tensor]]) -> None:

@@ -45,7 +45,7 @@ def feeds(x: Tensor, weight: Tensor) -> bool:
 
 def marked_binary(mask: Tensor) -> Tensor:
     """`mask`, of zeros and ones, so that `is_binary` knows it without a look."""
-    if not mask.is_inference():
+    if not torch.compiler.is_compiling() and not mask.is_inference():
         setattr(mask, _BINARY, mask._version)
     return mask
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ... import ops
 from ...distributed import default_group
 from ._patches import patches
-from .contrastive import gathers_on
+from .heads import gathers_on
 
 
 @patches.replaces(

@@ -14,12 +14,14 @@ register_all_modules(init_default_scope=True)
 
 CHANNELS, FEATURES, VIEWS = 8, 16, 2
 LOSS = dict(type="CrossEntropyLoss", loss_weight=1.5)
+BATCH_NORM = dict(type="BN1d")  # theirs is synchronised, which a CPU has not
 PREDICTOR = dict(
     type="NonLinearNeck",
     in_channels=FEATURES,
     hid_channels=12,
     out_channels=FEATURES,
     with_avg_pool=False,
+    norm_cfg=BATCH_NORM,
 )
 NECK = dict(
     type="NonLinearNeck",
@@ -27,6 +29,7 @@ NECK = dict(
     hid_channels=12,
     out_channels=FEATURES,
     with_avg_pool=True,
+    norm_cfg=BATCH_NORM,
 )
 
 
@@ -87,6 +90,7 @@ CONFIGS = {
             hid_channels=12,
             out_channels=FEATURES,
             with_avg_pool=True,
+            norm_cfg=BATCH_NORM,
         ),
         head=dict(
             type="SwAVHead",
