@@ -250,6 +250,8 @@ def table(rows: dict[str, dict[str, str]]) -> str:
 def _change(row: dict[str, str], unit: str) -> str:
     before, after = float(row[f"before_{unit}"]), float(row[f"after_{unit}"])
     word = "ms" if unit == "ms" else "MB"
+    if not row["replaced"]:  # what differs is noise
+        return f"{before:.0f} {word}"
     return f"{before:.0f} -> {after:.0f} {word} ({after / before - 1:+.0%})"
 
 
