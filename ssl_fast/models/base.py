@@ -88,14 +88,20 @@ class BaseSelfSupervisor(nn.Module, ABC):
         self.is_init = False
         if data_preprocessor is None or isinstance(data_preprocessor, Mapping):
             data_preprocessor = {"type": "SelfSupDataPreprocessor", **(data_preprocessor or {})}
-        self.data_preprocessor = _build("data_preprocessor", data_preprocessor)
-        self.backbone = _build("backbone", backbone)
-        self.neck = None if neck is None else _build("neck", neck)
-        self.head = None if head is None else _build("head", head)
+        self.data_preprocessor = self._built("data_preprocessor", data_preprocessor)
+        self.backbone = self._built("backbone", backbone)
+        self.neck = None if neck is None else self._built("neck", neck)
+        self.head = None if head is None else self._built("head", head)
         self.target_generator = (
-            None if target_generator is None else _build("target_generator", target_generator)
+            None if target_generator is None else self._built("target_generator", target_generator)
         )
         self._freeze()
+
+    def _built(self, name: str, component: Any) -> nn.Module:
+        if not isinstance(component, (Mapping, nn.Module)):
+            got = type(component).__name__
+            raise TypeError(f"{name} is a {got}; expected a dict or an nn.Module")
+        return MODELS.build(component, type(self))
 
     @property
     def with_neck(self) -> bool:
@@ -391,10 +397,3 @@ class BaseSelfSupervisor(nn.Module, ABC):
     def parse_losses(self, losses: Mapping[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss to minimise, and the values to log; see `ssl_fast.models.losses`."""
         return parse_losses(losses)
-
-
-def _build(name: str, component: Any) -> nn.Module:
-    if not isinstance(component, (Mapping, nn.Module)):
-        got = type(component).__name__
-        raise TypeError(f"{name} is a {got}; expected a dict or an nn.Module")
-    return MODELS.build(component)

@@ -8,12 +8,16 @@ from torch import Tensor, nn
 from .registry import MODELS
 
 
-def average_pooled(features: Tensor) -> Tensor:
+def average_pooled(features: Tensor | tuple[Tensor, ...]) -> Tensor:
     """Vectors [N, C] of a map [N, C, h, w]; vectors stay.
+
+    Of a tuple, which is what mmpretrain's backbones return, the last: their deepest features.
 
     Raises:
         ValueError: for features of another shape.
     """
+    if isinstance(features, tuple):
+        features = features[-1]
     if features.dim() == 2:
         return features
     if features.dim() == 4:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
@@ -12,6 +13,7 @@ from torch import nn
 from .._compat import import_timm, import_torchvision
 
 T = TypeVar("T", bound=Callable[..., Any])
+SCOPE = "ssl_fast"
 
 
 class Registry:
@@ -21,6 +23,16 @@ class Registry:
     "timm.<name>" for `timm.create_model`, without a classifier unless `num_classes` asks for one,
     and "torchvision.<name>" for `torchvision.models.get_model`. A dict inside a config is built by
     the class that gets it.
+
+    Once mmpretrain has been imported, its registry is asked too, by mmengine's rules (default
+    scope, "mmpretrain.<name>", "mmengine.<name>", paths of classes). Some names are in both, so
+    that order matters:
+
+    - a name with a scope is what the scope says, "ssl_fast.<name>" is ours alone;
+    - a plain name is ours first and mmpretrain's otherwise, so that components of our methods, and
+      of what derives from these, are ours;
+    - in a model that derives from none of our methods it is mmpretrain's first: a subclass of
+      `BaseSelfSupervisor` written for mmpretrain gets the components that its configs mean.
     """
 
     def __init__(self) -> None:
@@ -91,11 +103,12 @@ class Registry:
             )
         return self._classes[name]
 
-    def build(self, cfg: Mapping[str, Any] | nn.Module) -> Any:
+    def build(self, cfg: Mapping[str, Any] | nn.Module, owner: type | None = None) -> Any:
         """An instance of `cfg["type"]`, made with the other items as keyword arguments.
 
         Args:
             cfg: stays as it is; a module is returned as it is.
+            owner: class of the model that the instance becomes part of, if it is one.
 
         Raises:
             TypeError: if cfg is neither, or if the class does not take the arguments.
@@ -115,10 +128,33 @@ class Registry:
             scope, _, name = kind.partition(".")
             if scope in _SCOPES and kind not in self:
                 return _call(kind, _SCOPES[scope], name, **options)
-            return _call(kind, self.get(kind), **options)
+            return _call(kind, self._find(kind, owner), **options)
         if not callable(kind):
             raise TypeError(f"type is a {type(kind).__name__}; expected a name or a class")
         return _call(getattr(kind, "__name__", repr(kind)), kind, **options)
+
+    def _find(self, name: str, owner: type | None) -> Callable[..., Any]:
+        """What a name stands for: ours or mmpretrain's, in the order that the class says."""
+        plain = name.removeprefix(f"{SCOPE}.")
+        if plain != name:
+            return self.get(plain)
+        ours = owner is None or any(base in self._classes.values() for base in owner.__mro__)
+        if ours and name in self:
+            return self.get(name)
+        return _in_mmpretrain(name) or self.get(name)
+
+
+def _in_mmpretrain(name: str) -> Callable[..., Any] | None:
+    """The class that mmpretrain means by a name, if it has been imported and knows one."""
+    registry = sys.modules.get("mmpretrain.registry")
+    if registry is None:
+        return None
+    with registry.MODELS.switch_scope_and_registry(None) as models:  # that of the default scope
+        try:
+            found: Callable[..., Any] | None = models.get(name)
+        except RuntimeError:  # what mmengine raises for names that it cannot even look for
+            return None
+    return found
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

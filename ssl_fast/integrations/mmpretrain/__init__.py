@@ -11,6 +11,8 @@
 Shapes, dtypes, devices, state-dict keys, attributes and numbers stay mmpretrain's, its quirks too
 (masks are drawn by the same law, from other random numbers). `enable(correct=True)` gives the right
 distributed gradients and mask laws instead. Functions that other versions changed are left alone.
+
+Our own classes are registered under the scope `ssl_fast`; see `registry`.
 """
 
 from ..._compat import import_torchvision
@@ -27,4 +29,6 @@ from . import decoders, generators, hivit, hog, masking, reconstruction  # noqa:
 
 enable()
 
-__all__ = ["disable", "enable", "report"]
+from . import registry  # noqa: E402  # of mmengine, which is certain to be there from here on
+
+__all__ = ["disable", "enable", "registry", "report"]
