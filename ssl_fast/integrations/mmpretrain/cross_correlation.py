@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from ... import ops
 from ...distributed import default_group, world_size
+from ..modules import has_hooks
 from ._patches import patches
-from .heads import gathers_on, has_hooks
+from .heads import gathers_on
 
 
 @patches.replaces(

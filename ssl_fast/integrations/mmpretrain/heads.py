@@ -6,10 +6,11 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from ... import ops
 from ...distributed import default_group
+from ..modules import has_hooks
 from ._patches import patches
 
 # What a loss module does, which is then done by the op.
@@ -117,16 +118,6 @@ def is_cross_entropy(head: Any) -> bool:
 def is_method(bound: Any, function: Any) -> bool:
     """Whether an object's method is this function, and not one of a subclass or of its own."""
     return getattr(bound, "__func__", None) is function
-
-
-def has_hooks(module: nn.Module) -> bool:
-    """Whether calling a module would call something besides its forward."""
-    return bool(
-        module._forward_hooks
-        or module._forward_pre_hooks
-        or module._backward_hooks
-        or module._backward_pre_hooks
-    )
 
 
 def gathers_on(device: torch.device) -> bool:

@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..modules import has_hooks
 from ._patches import patches
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _BINARY = "_ssl_fast_binary"
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
 def fast_on(*tensors: Tensor) -> bool:
@@ -24,7 +24,7 @@ def is_plain(module: Any, *classes: type[nn.Module]) -> bool:
     """Whether nothing is lost if `module` is not called: it is of one of the classes, unhooked."""
     if type(module) not in classes or "forward" in vars(module):
         return False
-    return not any(getattr(module, hooks) for hooks in _HOOKS)
+    return not has_hooks(module)
 
 
 def calls_known(instance: Any, *names: str) -> bool:
