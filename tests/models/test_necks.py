@@ -122,3 +122,10 @@ def test_mocov3s_vit():
     )
     assert trained.model.patch_embed.proj.weight.requires_grad
     assert isinstance(trained.model.pos_embed, nn.Parameter)
+
+
+def test_of_a_tuple_of_features_the_last_is_taken():
+    config = {"in_channels": 4, "hid_channels": 4, "out_channels": 2}
+    neck = MODELS.build({"type": "NonLinearNeck", **config}).eval()
+    maps = (torch.rand(3, 8, 5, 5), torch.rand(3, 4, 2, 2))
+    assert torch.equal(neck(maps), neck(maps[1]))

@@ -145,3 +145,10 @@ def test_torchvision():
         MODELS.build({"type": "torchvision.resnet19"})
     with pytest.raises(TypeError, match=r"^torchvision\.resnet18: .*no_such_option"):
         MODELS.build({"type": "torchvision.resnet18", "no_such_option": 1})
+
+
+def test_our_own_scope():
+    neck = MODELS.build({"type": "ssl_fast.LinearNeck", "in_channels": 2, "out_channels": 3})
+    assert type(neck) is MODELS.get("LinearNeck")
+    with pytest.raises(ValueError, match="'HOG' is not registered"):
+        MODELS.build({"type": "ssl_fast.HOG"})

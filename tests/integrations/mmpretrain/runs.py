@@ -55,8 +55,8 @@ MODELS = {
     ),
     "BYOL": dict(
         type="ssl_fast.BYOL",
-        backbone=dict(type="mmpretrain.ResNet", depth=18),
-        neck=dict(type="NonLinearNeck", in_channels=512, hid_channels=16, out_channels=16),
+        backbone=dict(type="mmpretrain.ResNet", depth=18, stem_channels=8, base_channels=8),
+        neck=dict(type="NonLinearNeck", in_channels=64, hid_channels=16, out_channels=16),
         head=dict(
             type="LatentPredictHead",
             predictor=dict(type="NonLinearNeck", in_channels=16, hid_channels=8, out_channels=16),
