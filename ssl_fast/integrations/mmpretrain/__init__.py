@@ -8,9 +8,10 @@
     with mmpretrain.disable():
         ...
 
-Shapes, dtypes, devices, state-dict keys, attributes and numbers stay mmpretrain's, its quirks too
-(masks are drawn by the same law, from other random numbers). `enable(correct=True)` gives the right
-distributed gradients and mask laws instead. Functions that other versions changed are left alone.
+Shapes, dtypes, devices, state-dict keys, attributes and numbers stay mmpretrain's, its quirks too,
+and so do the masks that a seed gives (those of BEiTMaskGenerator keep their law alone).
+`enable(correct=True)` gives the right distributed gradients and mask laws instead. Functions that
+other versions changed are left alone.
 """
 
 from ..._compat import import_torchvision
