@@ -29,7 +29,12 @@ MISSING = object()
 
 def fingerprint(function: Any) -> str:
     """Twelve hexadecimal digits of a function's or class's source, white space apart."""
-    source = "".join(inspect.getsource(inspect.unwrap(function)).split())
+    return _fingerprint(inspect.unwrap(function))
+
+
+@functools.lru_cache(maxsize=1024)  # finding a source takes milliseconds, at every `enable`
+def _fingerprint(function: Any) -> str:
+    source = "".join(inspect.getsource(function).split())
     return hashlib.sha256(source.encode()).hexdigest()[:12]
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ... import ops
 from ._patches import patches
-from .serving import FLOATS, fast_on
+from .serving import FLOATS, fast_on, is_worth
 
 _NECKS = "mmpretrain.models.necks"
 
@@ -117,6 +117,7 @@ def _restores(self: Any, x: Tensor, ids_restore: Tensor, prefix: int) -> bool:
     token, positions = self.mask_token, self.decoder_pos_embed
     return (
         len(x) == batch
+        and is_worth(batch * positions.numel())
         and prefix <= x.shape[1] <= prefix + length
         and x.dtype in FLOATS
         and tuple(token.shape[:2]) == (1, 1)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ... import ops
 from ...ops.masks.arguments import MAX_CELLS
 from ._patches import patches
-from .serving import FLOATS, calls_known, fast_on, feeds, is_plain, marked_binary
+from .serving import FLOATS, calls_known, fast_on, feeds, is_plain, is_worth, marked_binary
 
 _MAE = "mmpretrain.models.selfsup.mae"
 _ITPN = "mmpretrain.models.selfsup.itpn"
@@ -97,7 +97,8 @@ def milan_forward(original: Any, self: Any, x: Tensor, importance: Tensor | None
 
 
 def _is_tokens(x: Tensor) -> bool:
-    return x.dim() == 3 and x.dtype in FLOATS
+    """Whether these are tokens that we gather, and enough of them."""
+    return x.dim() == 3 and x.dtype in FLOATS and is_worth(x.numel())
 
 
 def is_masked(x: Tensor, length: int, mask_ratio: float) -> bool:

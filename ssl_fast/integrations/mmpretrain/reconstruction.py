@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ... import ops
 from ._patches import patches
-from .serving import FLOATS, calls_known, fast_on, is_binary, is_plain
+from .serving import FLOATS, calls_known, fast_on, is_binary, is_plain, is_worth
 
 _HEADS = "mmpretrain.models.heads"
 _LOSS = {
@@ -60,6 +60,7 @@ def simmim_loss(original: Any, self: Any, pred: Tensor, target: Tensor, mask: Te
     power = _power(self.loss_module)
     if (
         not power
+        or not is_worth(pred.numel())
         or not _is_measured(pred, target, mask, self.patch_size)
         or pred.dim() != 4
         or mask.dim() != 3

@@ -11,6 +11,8 @@ from ..modules import has_hooks
 from ._patches import patches
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+# Below so many elements the calls of a few ops cost more than what they save: measured on the CPU.
+FEW = 2**16
 _BINARY = "_ssl_fast_binary"
 
 
@@ -18,6 +20,11 @@ def fast_on(*tensors: Tensor) -> bool:
     """Whether these are on one device, and our kernels serve it."""
     first = tensors[0].device
     return first.type in ("cpu", "cuda") and all(tensor.device == first for tensor in tensors)
+
+
+def is_worth(elements: int) -> bool:
+    """Whether tensors of so many elements are large enough for ours to be faster."""
+    return elements >= FEW
 
 
 def is_plain(module: Any, *classes: type[nn.Module]) -> bool:

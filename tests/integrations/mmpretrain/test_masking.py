@@ -11,10 +11,10 @@ from mmpretrain.models.selfsup.itpn import iTPNHiViT  # noqa: E402
 from mmpretrain.models.selfsup.mae import MAEHiViT  # noqa: E402
 
 from ssl_fast.integrations import mmpretrain as integration  # noqa: E402
-from ssl_fast.integrations.mmpretrain import masking  # noqa: E402
+from ssl_fast.integrations.mmpretrain import masking, serving  # noqa: E402
 from tests.integrations.mmpretrain.agreement import both, same  # noqa: E402
 
-pytestmark = pytest.mark.smoke
+pytestmark = [pytest.mark.smoke, pytest.mark.usefixtures("few_elements_too")]
 
 TINY = dict(embed_dims=32, num_layers=2, num_heads=2, feedforward_channels=64)
 
@@ -59,6 +59,16 @@ def test_random_masking_hands_on_what_is_not_served(monkeypatch):
     same(*both(lambda: vit.random_masking(torch.ones(2, 16, 3), -0.5)))
     monkeypatch.setattr(torch, "get_default_dtype", lambda: torch.float64)
     same(*both(lambda: vit.random_masking(torch.ones(2, 16, 3), 0.5)))
+
+
+def test_few_tokens_are_handed_on(monkeypatch):
+    vit, few, many = encoder(), torch.randn(2, 16, 8), torch.randn(2, 16, 8).repeat(64, 4, 2)
+    monkeypatch.setattr(serving, "FEW", 2**16)
+    assert vit.random_masking(many, 0.75)[0].shape == (128, 16, 16)
+    monkeypatch.setattr(masking.ops, "random_masking", None)
+    assert vit.random_masking(few, 0.75)[0].shape == (2, 4, 8)
+    with pytest.raises(TypeError, match="not callable"):
+        vit.random_masking(many, 0.75)
 
 
 def test_masks_are_uniform():
