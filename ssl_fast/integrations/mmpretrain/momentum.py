@@ -6,6 +6,7 @@ import math
 from typing import Any
 from weakref import WeakKeyDictionary
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -86,7 +87,7 @@ def _cosine_momentum(averaged: Any, steps: int) -> float:
     from mmengine.logging import MessageHub
 
     total = float(MessageHub.get_current_instance().get_info("max_iters"))
-    angle = math.pi * torch.tensor(steps) / total
+    angle = float(np.float32(math.pi) * np.float32(steps) / np.float32(total))
     start, end = averaged.momentum, averaged.end_momentum
     return float(end - (end - start) * (math.cos(angle) + 1) / 2)
 

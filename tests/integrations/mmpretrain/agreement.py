@@ -7,8 +7,24 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from ssl_fast.integrations import mmpretrain as integration
+
+
+class Read(RuntimeError):
+    """A value was read: on a GPU the host would have waited for it."""
+
+
+class NoReads(TorchDispatchMode):
+    """Raises `Read` where a tensor's value is read."""
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        if function is torch.ops.aten._local_scalar_dense.default:
+            raise Read(str(function))
+        return function(*args, **(kwargs or {}))
 
 
 def both(call: Callable[[], Any], seed: int = 0) -> tuple[Any, Any]:
