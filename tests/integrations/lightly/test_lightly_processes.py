@@ -14,7 +14,6 @@ from lightly import loss as theirs  # noqa: E402
 from ssl_fast import ops  # noqa: E402
 from ssl_fast.integrations import lightly as integration  # noqa: E402
 
-pytestmark = pytest.mark.smoke
 RANKS, ROWS, DIM = 2, 6, 8
 NAMES = ["NTXentLoss", "bank", "BarlowTwinsLoss", "SwaVLoss"]
 

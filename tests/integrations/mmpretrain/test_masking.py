@@ -14,7 +14,7 @@ from ssl_fast.integrations import mmpretrain as integration  # noqa: E402
 from ssl_fast.integrations.mmpretrain import masking, serving  # noqa: E402
 from tests.integrations.mmpretrain.agreement import both, same  # noqa: E402
 
-pytestmark = [pytest.mark.smoke, pytest.mark.usefixtures("few_elements_too")]
+pytestmark = pytest.mark.usefixtures("few_elements_too")
 
 TINY = dict(embed_dims=32, num_layers=2, num_heads=2, feedforward_channels=64)
 

@@ -16,7 +16,7 @@ from mmpretrain.models.utils import PromptMultiheadAttention  # noqa: E402
 from ssl_fast.integrations.mmpretrain import decoders  # noqa: E402
 from tests.integrations.mmpretrain.agreement import alike, both, same  # noqa: E402
 
-pytestmark = [pytest.mark.smoke, pytest.mark.usefixtures("few_elements_too")]
+pytestmark = pytest.mark.usefixtures("few_elements_too")
 TIGHT = dict(rtol=1e-4, atol=1e-5)
 
 

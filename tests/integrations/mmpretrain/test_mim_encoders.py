@@ -13,8 +13,6 @@ from mmpretrain.models.selfsup.mae import MAEHiViT  # noqa: E402
 from ssl_fast.integrations.mmpretrain import hivit  # noqa: E402
 from tests.integrations.mmpretrain.agreement import alike, both, no_worse, same  # noqa: E402
 
-pytestmark = pytest.mark.smoke
-
 
 def encoder(kind, size=64, **options):
     torch.manual_seed(1)

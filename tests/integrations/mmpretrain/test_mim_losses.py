@@ -17,7 +17,7 @@ from mmpretrain.models.losses import PixelReconstructionLoss  # noqa: E402
 from ssl_fast.integrations.mmpretrain import reconstruction, serving  # noqa: E402
 from tests.integrations.mmpretrain.agreement import both, same  # noqa: E402
 
-pytestmark = [pytest.mark.smoke, pytest.mark.usefixtures("few_elements_too")]
+pytestmark = pytest.mark.usefixtures("few_elements_too")
 TIGHT = dict(rtol=1e-4, atol=1e-6)
 L1, L2 = (dict(type="PixelReconstructionLoss", criterion=name) for name in ("L1", "L2"))
 

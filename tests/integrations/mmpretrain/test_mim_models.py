@@ -13,7 +13,7 @@ from torch import nn  # noqa: E402
 
 from tests.integrations.mmpretrain.agreement import alike, both, no_worse  # noqa: E402
 
-pytestmark = [pytest.mark.smoke, pytest.mark.usefixtures("few_elements_too")]
+pytestmark = pytest.mark.usefixtures("few_elements_too")
 
 VIT = dict(
     arch=dict(embed_dims=32, num_layers=2, num_heads=2, feedforward_channels=64),

@@ -17,8 +17,6 @@ from ssl_fast.integrations import mmpretrain as integration  # noqa: E402
 from ssl_fast.integrations.mmpretrain import generators, hog  # noqa: E402
 from tests.integrations.mmpretrain.agreement import both, same  # noqa: E402
 
-pytestmark = pytest.mark.smoke
-
 
 @pytest.fixture
 def calls(monkeypatch):

@@ -12,7 +12,6 @@ from mmpretrain.models.heads import LatentCrossCorrelationHead  # noqa: E402
 from ssl_fast import ops  # noqa: E402
 from ssl_fast.integrations import mmpretrain as integration  # noqa: E402
 
-pytestmark = pytest.mark.smoke
 LOSS = dict(type="CrossCorrelationLoss", lambd=0.03)
 
 

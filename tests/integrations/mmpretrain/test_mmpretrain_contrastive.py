@@ -18,8 +18,6 @@ from tests.integrations.mmpretrain.contrastive_models import (  # noqa: E402
     views_of,
 )
 
-pytestmark = pytest.mark.smoke
-
 
 def with_and_without(run):
     """What `run` returns with the replacements, then without."""

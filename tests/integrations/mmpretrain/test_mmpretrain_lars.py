@@ -13,7 +13,6 @@ from mmpretrain.engine.optimizers import LARS  # noqa: E402
 from ssl_fast.integrations import mmpretrain as integration  # noqa: E402
 from ssl_fast.integrations.mmpretrain import lars as ours  # noqa: E402
 
-pytestmark = pytest.mark.smoke
 OPTIONS = {
     "plain": {},
     "momentum": dict(momentum=0.9, weight_decay=1e-2),

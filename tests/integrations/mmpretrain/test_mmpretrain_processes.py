@@ -21,7 +21,6 @@ from tests.integrations.mmpretrain.contrastive_models import (  # noqa: E402
     views_of,
 )
 
-pytestmark = pytest.mark.smoke
 RANKS, TOTAL = 2, 12
 EVEN, UNEVEN = [6, 6], [8, 4]
 MODELS = ("SimCLR", "MoCo", "DenseCL", "MoCoV3", "BarlowTwins", "SwAV", "BYOL")

@@ -12,8 +12,6 @@ from mmpretrain.models.losses import swav_loss  # noqa: E402
 from ssl_fast import ops  # noqa: E402
 from ssl_fast.integrations import mmpretrain as integration  # noqa: E402
 
-pytestmark = pytest.mark.smoke
-
 
 def both(run):
     with integration.enable(quiet=True):

@@ -14,7 +14,6 @@ from open_clip import loss as theirs  # noqa: E402
 from ssl_fast import ops  # noqa: E402
 from ssl_fast.integrations import open_clip as integration  # noqa: E402
 
-pytestmark = pytest.mark.smoke
 RANKS, ROWS, DIM = 2, 6, 8
 CLIP = [
     {"local_loss": local, "gather_with_grad": gather}
