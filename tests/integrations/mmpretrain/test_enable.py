@@ -8,7 +8,6 @@ import pytest
 from tests.integrations.peers import require
 
 mmpretrain = require("mmpretrain")
-from ssl_fast.integrations import mmpretrain as integration  # noqa: E402
 
 pytestmark = pytest.mark.smoke
 
