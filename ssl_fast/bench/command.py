@@ -12,13 +12,15 @@ from pathlib import Path
 
 import torch
 
-from . import compare, machine, report, runner, summary
+from . import compare, listing, machine, page, report, runner, summary
 from .cases import families, load
 from .report import Row
 from .runner import Refused
 from .worker import Job
 
 OUT = Path("runs") / "bench"
+RESULTS = Path("bench") / "results"
+OF_THE_MACHINE = Path("{machine}.csv")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -86,14 +88,25 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--seconds", type=float, default=1.0, help="for the rounds of one case")
     parser.add_argument("--out", type=Path, default=OUT, help="folder of the table and the page")
-    parser.add_argument("--csv", type=Path, help="file that the results are also put into")
+    parser.add_argument(
+        "--csv",
+        type=Path,
+        nargs="?",
+        const=RESULTS / OF_THE_MACHINE,
+        help="file that the results are also put into; without a name that of this machine in "
+        f"{RESULTS}",
+    )
     parser.add_argument("--threads", type=int, help="of torch on the CPU")
     parser.add_argument("--allocator", choices=("both", *machine.ALLOCATORS), default="both")
     parser.add_argument("--providers", default="", help="names with commas between; all if empty")
     parser.add_argument(
         "--small", action="store_true", help="small shapes, to try the harness; writes no file"
     )
-    return parser.parse_args(words)
+    options = parser.parse_args(words)
+    if options.csv and options.csv.name == OF_THE_MACHINE.name:
+        name = machine.slug(machine.name_of(options.device))
+        options.csv = options.csv.with_name(f"{name}.csv")
+    return options
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -148,6 +161,13 @@ def _tell(rows: list[Row], options: argparse.Namespace) -> None:
     report.write_csv(options.out / "results.csv", rows)
     content = json.dumps([asdict(row) for row in rows], indent=1)
     (options.out / "results.json").write_text(content + "\n")
+    _write_page(options.out / "page.html", rows)
+    print(f"and {options.out}/results.csv (with earlier runs), results.json", file=sys.stderr)
+
+
+def _write_page(path: Path, rows: list[Row], listings: Sequence[listing.Listing] = ()) -> None:
+    why_not = page.write(path, rows, listings)
+    print(f"written: {path}{f' ({why_not})' if why_not else ''}", file=sys.stderr)
 
 
 # ---- Looking at results
@@ -168,7 +188,12 @@ def show_table(words: Sequence[str]) -> int:
     parser = _parser("table", "Prints the summary of a file of results as Markdown.")
     parser.add_argument("csv", type=Path)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--into", type=Path, help=f"file with {summary.BEGIN} and {summary.END}")
+    parser.add_argument(
+        "--into",
+        type=Path,
+        help=f"file with {summary.BEGIN} and {summary.END}, or the same marks with an op's name "
+        "for all its cases: <!-- bench hog: begin -->",
+    )
     options = parser.parse_args(words)
     rows = report.read_rows(options.csv)
     if options.into:
@@ -178,8 +203,40 @@ def show_table(words: Sequence[str]) -> int:
     return 0
 
 
+def make_page(words: Sequence[str]) -> int:
+    """`ssl-fast bench page`."""
+    parser = _parser("page", "Makes the page, with its plots, of a file of results.")
+    parser.add_argument("csv", type=Path)
+    parser.add_argument("--out", type=Path, default=OUT / "page.html")
+    parser.add_argument("--steps", type=Path, help="CSV of whole training steps")
+    parser.add_argument("--loading", type=Path, help="CSV of the loading of data")
+    options = parser.parse_args(words)
+    _write_page(
+        options.out, report.read_rows(options.csv), listings(options.steps, options.loading)
+    )
+    return 0
+
+
+def listings(steps: Path | None, loading: Path | None) -> list[listing.Listing]:
+    """What a page also shows, of files that are there.
+
+    Raises:
+        ValueError: for what is no file of results.
+    """
+    found = []
+    if steps:
+        text = "A training step: forward, backward, optimizer. Milliseconds, the less the better."
+        found.append(listing.Listing("Whole steps", text, listing.read(steps)))
+    if loading:
+        text = "Images a second that a loader of data delivers, the more the better."
+        of_value = {"value": "images_per_s", "unit": "images/s", "low": "", "high": ""}
+        found.append(listing.Listing("Data loading", text, listing.read(loading), **of_value))
+    return found
+
+
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "run": run,
     "compare": show_changes,
     "table": show_table,
+    "page": make_page,
 }

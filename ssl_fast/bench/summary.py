@@ -1,4 +1,4 @@
-"""The headline cases in one table: theirs against ours, as README has it."""
+"""Markdown of results, for files to keep: the headline cases in one table; all cases of an op."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import machine
+from . import digest, machine
+from .digest import CaseRows
 from .report import OK, Row
 
 OURS = "as served"
 BEGIN, END = "<!-- bench: begin -->", "<!-- bench: end -->"
+# Between marks that name an op stand all its cases: `<!-- bench hog: begin -->`.
+MARKED = re.compile(r"(<!-- bench(?: (\w+))?: begin -->).*?(<!-- bench(?: \2)?: end -->)", re.S)
 
 
 @dataclass(frozen=True)
@@ -68,29 +71,39 @@ def _memory(by_allocator: dict[str, Row]) -> float | None:
 
 
 def markdown(rows: Sequence[Row], device: str) -> str:
-    """The table as Markdown: medians in ms, in brackets how many times faster ours are."""
+    """The table as Markdown."""
+    head, *body = cells(rows, device)
+    return as_markdown([head, ["---"] * len(head), *body])
+
+
+def as_markdown(table: Sequence[Sequence[str]]) -> str:
+    return "\n".join("| " + " | ".join(line) + " |" for line in table)
+
+
+def cells(rows: Sequence[Row], device: str) -> list[list[str]]:
+    """The table, its head first: medians in ms, in brackets how many times faster ours are."""
     allocators = [a for a in machine.ALLOCATORS if any(r.allocator == a for r in rows)]
     head = ["", "in place of"]
     for allocator in allocators:
         suffix = f", {allocator} allocator" if device == "cpu" else ""
         head += [f"theirs{suffix}", f"ours{suffix}"]
     head += ["memory", "of the floor"]
-    table = [head, ["---"] * len(head)]
+    table = [head]
     for line in lines(rows, device):
-        cells = [f"`{line.op}`, {line.case}, {line.dtype}", line.name]
+        one = [f"`{line.op}`, {line.case}, {line.dtype}", line.name]
         for allocator in allocators:
             theirs, ours = line.theirs.get(allocator), line.ours.get(allocator)
-            cells.append(_ms(theirs))
+            one.append(_ms(theirs))
             ratio = f" ({_times(theirs / ours)})" if theirs and ours else ""
-            cells.append(f"**{_ms(ours)}{ratio}**" if ours else "")
-        cells.append(f"{_mb(line.their_mb)} -> {_mb(line.our_mb)}")
-        cells.append("" if line.of_floor is None else f"{line.of_floor:.0%}")
-        table.append(cells)
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in table)
+            one.append(f"**{_ms(ours)}{ratio}**" if ours else "")
+        one.append(f"{_mb(line.their_mb)} -> {_mb(line.our_mb)}")
+        one.append("" if line.of_floor is None else f"{line.of_floor:.0%}")
+        table.append(one)
+    return table
 
 
 def _ms(value: float | None) -> str:
-    return "" if value is None else f"{value:,.0f}" if value >= 100 else f"{value:.2g}"
+    return "" if value is None else f"{value:,.0f}" if value >= 99.5 else f"{value:.2g}"
 
 
 def _times(ratio: float) -> str:
@@ -101,15 +114,70 @@ def _mb(value: float | None) -> str:
     return "?" if value is None else f"{value:,.0f} MB" if value >= 1 else "none"
 
 
-def write_into(path: Path, rows: Sequence[Row], device: str) -> None:
-    """Puts the table between the two marks of a Markdown file.
+# ---- One op
+
+
+def cases_of(rows: Sequence[Row], op: str, device: str) -> str:
+    """All cases of an op as Markdown, under the last allocator that was measured.
 
     Raises:
-        ValueError: if the file has not both marks.
+        ValueError: if there is none.
     """
-    text = path.read_text()
-    pattern = re.escape(BEGIN) + ".*?" + re.escape(END)
-    if not re.search(pattern, text, re.S):
+    cases = [case for case in digest.cases(rows) if (case.op, case.device) == (op, device)]
+    lines = [line for case in cases if (line := _case(case))]
+    if not lines:
+        raise ValueError(f"there is no result of {op!r} on {device!r}")
+    head = ["", "floor, ms", "ours, ms", "of the floor", "memory", "reference eager, ms"]
+    head += ["fastest other, ms"]
+    return as_markdown([head, ["---"] * len(head), *lines])
+
+
+def _case(case: CaseRows) -> list[str]:
+    """None of it if ours has no number. Memory is that of `_memory`."""
+    allocator = case.allocators[-1]
+    ours = case.ours(allocator)
+    if ours is None or ours.median_ms is None:
+        return []
+    share = "" if ours.of_floor is None else f"{ours.of_floor:.0%} ({digest.floor_name(ours)})"
+    plain = case.row("reference eager", allocator)
+    names = [name for name in case.providers if name not in digest.OURS]
+    others = [row for name in names if (row := case.row(name, allocator)) and row.median_ms]
+    best = min(others, key=lambda row: row.median_ms or 0.0, default=None)
+    found = (case.row(ours.provider, name) for name in case.allocators)
+    memory = _memory({row.allocator: row for row in found if row})
+    return [
+        f"{case.case}, {case.dtype}",
+        _ms(digest.floor_ms(ours)),
+        f"**{_ms(ours.median_ms)}**",
+        share,
+        _mb(memory),
+        _against(plain, ours.median_ms),
+        f"{_against(best, ours.median_ms)}, {best.provider}" if best else "",
+    ]
+
+
+def _against(row: Row | None, ours_ms: float) -> str:
+    if row is None or row.median_ms is None:
+        return ""
+    return f"{_ms(row.median_ms)} ({_times(row.median_ms / ours_ms)})"
+
+
+# ---- Into files
+
+
+def write_into(path: Path, rows: Sequence[Row], device: str) -> None:
+    """Puts tables between the marks of a Markdown file: the summary, or all cases of an op.
+
+    Raises:
+        ValueError: if the file has no such marks, or names an op that has no results.
+    """
+
+    def filled(found: re.Match[str]) -> str:
+        begin, op, end = found.groups()
+        table = cases_of(rows, op, device) if op else markdown(rows, device)
+        return f"{begin}\n\n{table}\n\n{end}"
+
+    text, count = MARKED.subn(filled, path.read_text())
+    if not count:
         raise ValueError(f"{path} has no lines {BEGIN} and {END} to put the table between")
-    table = f"{BEGIN}\n\n{markdown(rows, device)}\n\n{END}"
-    path.write_text(re.sub(pattern, lambda _: table, text, flags=re.S))
+    path.write_text(text)
