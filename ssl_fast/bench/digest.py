@@ -177,6 +177,13 @@ class Series:
         return f"{self.op}, {self.dtype}"
 
     @property
+    def span(self) -> str:
+        """The smallest case and the largest."""
+        ordered = sorted(self.rows, key=lambda row: row.size)
+        ends = (row.case.removeprefix(f"over {self.axis}: ") for row in (ordered[0], ordered[-1]))
+        return " to ".join(ends)
+
+    @property
     def name(self) -> str:
         """For a file."""
         words = (self.op, self.dtype, self.axis, self.device, self.allocator)

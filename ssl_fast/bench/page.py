@@ -170,7 +170,7 @@ def _growth(rows: Sequence[Row], charts: dict[str, str]) -> str:
                 charts[name] = plots.growth_lines(series, value)
                 plot = plots.inline(charts[name])
             table = markup.folded(_growth_table(series, value), opened=not plot)
-            caption = f"{series.title}: {what} over {series.axis}"
+            caption = f"{series.title}: {what} over {series.axis}, {series.span}"
             figures.append(markup.figure(caption, plot, table))
     return markup.grid(figures)
 

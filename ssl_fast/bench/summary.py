@@ -97,13 +97,17 @@ def cells(rows: Sequence[Row], device: str) -> list[list[str]]:
             ratio = f" ({_times(theirs / ours)})" if theirs and ours else ""
             one.append(f"**{_ms(ours)}{ratio}**" if ours else "")
         one.append(f"{_mb(line.their_mb)} -> {_mb(line.our_mb)}")
-        one.append("" if line.of_floor is None else f"{line.of_floor:.0%}")
+        one.append("" if line.of_floor is None else _share(line.of_floor))
         table.append(one)
     return table
 
 
 def _ms(value: float | None) -> str:
     return "" if value is None else f"{value:,.0f}" if value >= 99.5 else f"{value:.2g}"
+
+
+def _share(value: float) -> str:
+    return f"{value:.0%}" if value >= 0.01 else "< 1%"
 
 
 def _times(ratio: float) -> str:
@@ -138,7 +142,7 @@ def _case(case: CaseRows) -> list[str]:
     ours = case.ours(allocator)
     if ours is None or ours.median_ms is None:
         return []
-    share = "" if ours.of_floor is None else f"{ours.of_floor:.0%} ({digest.floor_name(ours)})"
+    share = "" if ours.of_floor is None else f"{_share(ours.of_floor)} ({digest.floor_name(ours)})"
     plain = case.row("reference eager", allocator)
     names = [name for name in case.providers if name not in digest.OURS]
     others = [row for name in names if (row := case.row(name, allocator)) and row.median_ms]

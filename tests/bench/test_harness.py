@@ -96,6 +96,11 @@ def test_skipped_provider_says_why(
     assert toy_run(toy_case(RIGHT, Provider("absent", absent)), "--csv", str(file)) == 0
     assert "absent skipped: not installed; to install: `pip install it`" in capsys.readouterr().out
     assert "absent" not in file.read_text()
+    page = (tmp_path / "out" / "page.html").read_text()
+    assert "not installed; to install: `pip install it`" in page
+    assert [svg.name for svg in (tmp_path / "out" / "plots").iterdir()] == [
+        "toy-64-float32-cpu.svg"
+    ]
 
 
 @pytest.mark.parametrize(

@@ -72,7 +72,7 @@ def test_page_is_whole(rows: list[report.Row], listings: list[Listing]) -> None:
     assert "torch.compile of <it> & more" in shown
     assert "75.0% (products)" in shown
     assert "AMD EPYC, 2 processors" in shown
-    assert ("time over N" in shown) == (rows is not CASES)
+    assert ("time over N, 256x256 to 1024x1024" in shown) == (rows is not CASES)
     assert ("mae ViT-S, 8" in shown) == bool(listings)
     assert html.count("<svg") == 2 + 2 * (rows is not CASES) + bool(listings)
 
