@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
 
-from . import digest, listing, markup, plots, summary
+from . import digest, listing, machine, markup, plots, summary
 from .digest import CaseRows, Series
 from .listing import Listing
 from .markup import cell
@@ -71,7 +71,7 @@ def _about(rows: Sequence[Row]) -> str:
     """Where, with what and when; how to read it; the ceilings."""
     timed = [row for row in rows if row.kind == OK]
     busy = [row.busy for row in timed if row.busy is not None]
-    where = (f"{r.device}, {r.threads} threads" if r.threads else r.device for r in timed)
+    where = (f"{r.device}, torch threads: {r.threads}" if r.threads else r.device for r in timed)
     load = f"{min(busy):.0%} to {max(busy):.0%}, just before each case" if busy else ""
     facts = {
         "machine": _distinct(row.machine for row in timed),
@@ -83,7 +83,10 @@ def _about(rows: Sequence[Row]) -> str:
     }
     lines = [[(name, "text"), (value, "text long")] for name, value in facts.items() if value]
     failed = sum(row.kind == FAILED for row in rows)
-    warning = f'<span class="bad">{failed} failed.</span> ' if failed else ""
+    warnings = [f"{failed} failed."] if failed else []
+    if busy and max(busy) > machine.BUSY_WARNING:
+        warnings.append(f"Other work took up to {max(busy):.0%}: the times are not clean.")
+    warning = f'<span class="bad">{" ".join(warnings)}</span> ' if warnings else ""
     parts = [
         markup.table([], lines),
         f"<p>{len(timed)} numbers. {warning}{escape(EXPLAINED)}</p>",

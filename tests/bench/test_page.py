@@ -91,6 +91,12 @@ def test_page_needs_nothing_else() -> None:
     assert {target[1:] for target in targets} <= set(ids)
 
 
+def test_a_busy_machine_is_told() -> None:
+    busy = [replace(row, busy=0.5) for row in CASES]
+    assert "up to 50%: the times are not clean" in page.html(busy)
+    assert "not clean" not in page.html(CASES)
+
+
 def test_plots_are_files_and_the_same_again(tmp_path: Path) -> None:
     assert page.write(tmp_path / "a" / "page.html", CASES + GROWTH, [STEPS]) == ""
     page.write(tmp_path / "b" / "page.html", CASES + GROWTH, [STEPS])
