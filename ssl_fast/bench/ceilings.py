@@ -11,6 +11,7 @@ from .case import Case, Check, Inputs, Provider
 
 COPY = "copy of the same bytes"
 PRODUCT = "product of matrices"
+CEILINGS = (COPY, PRODUCT)
 # Large enough for the full rate, small enough for many turns.
 SIDES = {"cpu": 1024, "cuda": 8192}
 PRODUCT_TYPES = ("float16", "bfloat16", "float32")

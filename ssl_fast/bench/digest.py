@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from .. import ops
 from .._dispatch import OPS
 from . import machine
-from .ceilings import COPY, PRODUCT, PRODUCT_TYPES
+from .ceilings import CEILINGS, COPY, PRODUCT, PRODUCT_TYPES
 from .report import OK, Row
 
-CEILINGS = (COPY, PRODUCT)
 # Who is ours, in the order of preference where one has to stand for all.
 OURS = ("as served", "compiled", "triton", "triton panels", "triton fused", "host (NumPy)")
 # Copies of fewer bytes may stay in the caches: their speed is not memory's.

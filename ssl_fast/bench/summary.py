@@ -67,7 +67,7 @@ def _memory(by_allocator: dict[str, Row]) -> float | None:
     row = by_allocator.get(machine.ALLOCATORS[0])
     if row is None:
         return None
-    return row.extra_mb if row.resident_mb is None else max(row.resident_mb, row.extra_mb or 0)
+    return digest.memory_mb(row)
 
 
 def markdown(rows: Sequence[Row], device: str) -> str:
