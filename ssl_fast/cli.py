@@ -14,6 +14,7 @@ from ._version import __version__
 # command whose extras are missing stands in no other's way.
 COMMANDS = (
     ("pretrain", "ssl_fast.training.command", "pretrain a vision model on images without labels"),
+    ("bench", "ssl_fast.bench.command", "measure the kernels against what people use today"),
     ("doctor", "ssl_fast.doctor", "what is installed here, and which kernels serve"),
 )
 

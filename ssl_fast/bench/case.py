@@ -30,12 +30,14 @@ class Provider:
         prepare: takes the device type, returns a function of the case's inputs; may raise Skipped.
         backend: the `ssl_fast.backend` in force while this provider runs; None for other people's.
         packages: distributions whose versions matter besides torch and ssl_fast.
+        thorough: whether it is left out of the short run, for the time that it takes.
     """
 
     name: str
     prepare: Callable[[str], Callable[..., Any]]
     backend: str | None = None
     packages: tuple[str, ...] = ()
+    thorough: bool = False
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,11 @@ class Case:
         checks: done before any timing; the inputs that are timed come from the first.
         moved_bytes: each input read once and each output written once, from a formula.
         providers: who is compared.
+        flops: of the matrix products that no known way of computing it can leave out, a
+            multiplication and an addition being two; 0 where there are none.
+        theirs: the provider that users have today, for the summary; empty if nobody has it.
+        headline: whether it stands in the summary, and in the short run.
+        axis, size: what grows ("N", "pixels", ...) and how large it is here, for cases of growth.
     """
 
     op: str
@@ -80,6 +87,11 @@ class Case:
     checks: tuple[Check, ...]
     moved_bytes: int
     providers: tuple[Provider, ...]
+    flops: int = 0
+    theirs: str = ""
+    headline: bool = False
+    axis: str = ""
+    size: int = 0
 
 
 def tensors_of(result: Any) -> tuple[Tensor, ...]:

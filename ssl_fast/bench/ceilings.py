@@ -1,4 +1,4 @@
-"""What the machine can do at best: a copy that moves as many bytes, timed in the same rounds."""
+"""What the machine can do at best, timed in the same rounds: a copy, and a product of matrices."""
 
 from __future__ import annotations
 
@@ -9,7 +9,44 @@ from torch import Tensor
 
 from .case import Case, Check, Inputs, Provider
 
-NAME = "copy of the same bytes"
+COPY = "copy of the same bytes"
+PRODUCT = "product of matrices"
+CEILINGS = (COPY, PRODUCT)
+# Large enough for the full rate, small enough for many turns.
+SIDES = {"cpu": 1024, "cuda": 8192}
+PRODUCT_TYPES = ("float16", "bfloat16", "float32")
+
+
+def ceilings_of(case: Case, device: str) -> list[Case]:
+    """Cases of one provider each: the copy that bounds `case`, and the product if it has some."""
+    copy = _bound(case, COPY, _copy, Check("copy", _buffers(case.moved_bytes), atol=0.0))
+    if not case.flops:
+        return [copy]
+    side = SIDES[device]
+    # Entries are sums of `side` terms, read in the type of the case.
+    atol = side**0.5 * (1e-3 if case.dtype == "float32" else 0.1)
+    product = _bound(case, PRODUCT, torch.mm, Check("product", _matrices(case, side), atol))
+    return [copy, product]
+
+
+def product_flops(device: str) -> int:
+    """Of one call of the product."""
+    return 2 * SIDES[device] ** 3
+
+
+def _bound(case: Case, name: str, function: Callable[..., Tensor], check: Check) -> Case:
+    return Case(
+        op=case.op,
+        name=case.name,
+        dtype=case.dtype,
+        reference=function,
+        checks=(check,),
+        moved_bytes=case.moved_bytes,
+        providers=(Provider(name, lambda device: function),),
+        flops=case.flops,
+        axis=case.axis,
+        size=case.size,
+    )
 
 
 def _buffers(moved_bytes: int) -> Callable[[str, int], Inputs]:
@@ -29,14 +66,14 @@ def _copy(destination: Tensor, source: Tensor) -> Tensor:
     return destination.copy_(source)
 
 
-def copy_of(case: Case) -> Case:
-    """A case of one provider: the copy that bounds `case`. Its buffers are cold as inputs are."""
-    return Case(
-        op=case.op,
-        name=case.name,
-        dtype=case.dtype,
-        reference=_copy,
-        checks=(Check("copy", _buffers(case.moved_bytes), atol=0.0),),
-        moved_bytes=case.moved_bytes,
-        providers=(Provider(NAME, lambda device: _copy),),
-    )
+def _matrices(case: Case, side: int) -> Callable[[str, int], Inputs]:
+    """Two square matrices in the type in which the case multiplies."""
+    name = case.dtype if case.dtype in PRODUCT_TYPES else "float32"
+
+    def make(device: str, seed: int) -> Inputs:
+        generator = torch.Generator(device).manual_seed(seed)
+        size = (side, side)
+        both = (torch.randn(size, device=device, generator=generator) for _ in range(2))
+        return tuple(matrix.to(getattr(torch, name)) for matrix in both)
+
+    return make

@@ -9,7 +9,7 @@ import contextlib
 import itertools
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -74,32 +74,44 @@ def run_case(case: Case, device: str, allocator: str, seconds: float) -> list[Ro
         seconds: for the rounds; checks, compilation and warm-up come on top.
 
     Returns:
-        A row for each provider; and for the copy that bounds them, if any was timed.
+        A row for each provider; and for the ceilings that bound them, if any was timed.
     """
     lanes, rows = _prepare(case, device, allocator)
     _check(case, lanes, device)
     lanes = [lane for lane in lanes if lane.row.status == OK]
     if not lanes:
         return rows
-    copy_case = ceilings.copy_of(case)
-    (copy,), copy_rows = _prepare(copy_case, device, allocator)
-    clock = clock_for(device)
     rotation = cold_inputs(case.checks[0].make_inputs, device)
     for lane in lanes:
         lane.rotation = rotation
-    copy.rotation = cold_inputs(copy_case.checks[0].make_inputs, device)
-    for lane in (*lanes, copy):
+    bounds: dict[str, Lane] = {}
+    for ceiling in ceilings.ceilings_of(case, device):
+        (bound,), bound_rows = _prepare(ceiling, device, allocator)
+        _check(ceiling, [bound], device)
+        bound.rotation = cold_inputs(ceiling.checks[0].make_inputs, device)
+        bounds[bound.provider.name] = bound
+        rows += bound_rows
+    clock = clock_for(device)
+    everyone = [*lanes, *bounds.values()]
+    for lane in everyone:
         warm_up(lane, clock, device)
-    interleave([*lanes, copy], clock, seconds)
-    _fill_in([*lanes, copy], case.moved_bytes)
+    interleave(everyone, clock, seconds)
+    for lane in everyone:
+        _fill_in(lane, case, bounds, device)
     torch.compiler.reset()
-    return [*rows, *copy_rows]
+    return rows
 
 
 def _prepare(case: Case, device: str, allocator: str) -> tuple[list[Lane], list[Row]]:
     lanes, rows = [], []
     for provider in case.providers:
-        row = Row(case.op, case.name, case.dtype, provider.name, allocator, device)
+        row = Row(
+            *(case.op, case.name, case.dtype, provider.name, allocator, device),
+            theirs=case.theirs,
+            headline=case.headline,
+            axis=case.axis,
+            size=case.size,
+        )
         rows.append(row)
         try:
             lanes.append(Lane(row, provider, provider.prepare(device)))
@@ -166,14 +178,20 @@ def interleave(lanes: Sequence[Lane], clock: Clock, seconds: float) -> None:
                 lane.samples += [lane.sample(clock) for _ in range(lane.per_turn)]
 
 
-def _fill_in(lanes: Sequence[Lane], moved_bytes: int) -> None:
-    """Numbers into the rows; the last lane is the copy."""
-    copy_ms = quantiles(lanes[-1].samples)[0]
-    for lane in lanes:
-        row = lane.row
-        row.median_ms, row.p20_ms, row.p80_ms = quantiles(lane.samples)
-        row.samples = len(lane.samples)
-        row.gb_per_s = moved_bytes / row.median_ms / 1e6
-        row.copy_share = copy_ms / row.median_ms
-        row.max_error, row.turned = lane.agreement.max_error, lane.agreement.turned
-        row.versions = machine.versions(lane.provider.packages)
+def _fill_in(lane: Lane, case: Case, bounds: Mapping[str, Lane], device: str) -> None:
+    """Numbers into a row, beside what the ceilings took in the same rounds."""
+    row = lane.row
+    row.median_ms, row.p20_ms, row.p80_ms = quantiles(lane.samples)
+    row.samples = len(lane.samples)
+    if lane.provider.name != ceilings.PRODUCT:
+        row.gb_per_s = case.moved_bytes / row.median_ms / 1e6
+        row.copy_share = quantiles(bounds[ceilings.COPY].samples)[0] / row.median_ms
+    if product := bounds.get(ceilings.PRODUCT):
+        rate = ceilings.product_flops(device) / quantiles(product.samples)[0]
+        if lane is product:
+            row.gflop_per_s = rate / 1e6
+        elif lane.provider.name != ceilings.COPY:
+            row.gflop_per_s = case.flops / row.median_ms / 1e6
+            row.product_share = case.flops / rate / row.median_ms
+    row.max_error, row.turned = lane.agreement.max_error, lane.agreement.turned
+    row.versions = machine.versions(lane.provider.packages)

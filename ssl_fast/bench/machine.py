@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+import re
 import subprocess
 import time
 from pathlib import Path
@@ -73,6 +74,12 @@ def name_of(device: str) -> str:
     except (OSError, StopIteration):
         model = platform.processor() or platform.machine()
     return f"{model}, {os.cpu_count()} processors"
+
+
+def slug(name: str) -> str:
+    """A name for files: "AMD EPYC, 2 processors" is "amd-epyc-2-cores"."""
+    plain = re.sub(r"\((r|tm|c)\)|\bcpu\b|@ *[0-9.]+ *ghz", " ", name.lower())
+    return re.sub(r"[^a-z0-9]+", "-", plain.replace("processors", "cores")).strip("-")
 
 
 def commit() -> str:

@@ -6,6 +6,7 @@ import importlib.util
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -19,20 +20,54 @@ Function = Callable[..., Any]
 PEERS = Path(__file__).resolve().parents[2] / "bench" / "peers"
 
 
-def standard(op: str, public: Function, reference: Function) -> tuple[Provider, ...]:
+def _alone(function: Function) -> Function:
+    return function
+
+
+def standard(
+    op: str,
+    public: Function,
+    reference: Function,
+    complete: Callable[[Function], Function] = _alone,
+) -> tuple[Provider, ...]:
     """The reference, eager and under torch.compile, and our kernels behind the public function.
+
+    In short runs ours is what users get, whoever serves. In long ones each of our kernels is forced
+    too, and torch.compile also comes with the search of max-autotune.
 
     Args:
         op: name of the op.
         public: the case's inputs to its outputs through `ssl_fast.ops`, as users call it.
         reference: the same through the op's plain torch reference.
+        complete: makes of such a function what is timed, with its gradients for example. What
+            torch.compile gets is the function itself: autograd runs through it, as in training.
     """
-    return (
-        Provider("reference eager", lambda device: reference),
-        under_torch_compile(Provider("reference", lambda device: reference)),
+    plain = Provider("reference", lambda device: reference)
+    providers = (
+        replace(plain, name="reference eager"),
+        under_torch_compile(plain),
+        under_torch_compile(plain, "max-autotune-no-cudagraphs"),
         _kernel("compiled", op, public, ("cpu", "cuda")),
         _kernel("triton", op, public, ("cuda",)),
+        Provider("as served", lambda device: public),
     )
+    return tuple(_completed(provider, complete) for provider in providers)
+
+
+def others(
+    name: str,
+    prepare: Callable[[str], Function],
+    packages: tuple[str, ...] = (),
+    complete: Callable[[Function], Function] = _alone,
+) -> tuple[Provider, ...]:
+    """Somebody else's way, as it is and under torch.compile; see `standard` and `Provider`."""
+    provider = Provider(name, prepare, packages=packages)
+    compiled = replace(under_torch_compile(provider), thorough=True)
+    return tuple(_completed(each, complete) for each in (provider, compiled))
+
+
+def _completed(provider: Provider, complete: Callable[[Function], Function]) -> Provider:
+    return replace(provider, prepare=lambda device: complete(provider.prepare(device)))
 
 
 def _kernel(backend: str, op: str, public: Function, devices: tuple[str, ...]) -> Provider:
@@ -44,11 +79,15 @@ def _kernel(backend: str, op: str, public: Function, devices: tuple[str, ...]) -
         return public
 
     packages = ("triton",) if backend == "triton" else ()
-    return Provider(backend, prepare, backend=backend, packages=packages)
+    return Provider(backend, prepare, backend=backend, packages=packages, thorough=True)
 
 
-def under_torch_compile(provider: Provider) -> Provider:
-    """The provider under `torch.compile`; skipped where inductor has nothing to compile with."""
+def under_torch_compile(provider: Provider, mode: str = "default") -> Provider:
+    """The provider under `torch.compile`; skipped where inductor has nothing to compile with.
+
+    Args:
+        mode: of `torch.compile`; any but the default takes minutes, and is for long runs.
+    """
 
     def prepare(device: str) -> Function:
         function = provider.prepare(device)
@@ -56,9 +95,15 @@ def under_torch_compile(provider: Provider) -> Provider:
             raise Skipped("torch.compile needs a C++ compiler: install g++, or set CXX")
         if device == "cuda" and importlib.util.find_spec("triton") is None:
             raise Skipped("torch.compile needs triton on a GPU: `pip install triton`")
-        return torch.compile(function, dynamic=False)
+        return torch.compile(function, dynamic=False, mode=mode)
 
-    return Provider(f"{provider.name} compiled", prepare, packages=provider.packages)
+    usual = mode == "default"
+    return replace(
+        provider,
+        name=f"{provider.name} {'compiled' if usual else 'max-autotune'}",
+        prepare=prepare,
+        thorough=provider.thorough or not usual,
+    )
 
 
 def peer(module: str) -> ModuleType:

@@ -31,6 +31,7 @@ class Job:
         seconds: for the rounds of one case.
         threads: for torch on the CPU; None for torch's own choice.
         providers: names of those wanted; empty for all.
+        selection: which cases, as `cases.load` has it.
         small: shapes that only try the harness.
         busy: what other work took before the start.
     """
@@ -41,6 +42,7 @@ class Job:
     seconds: float
     threads: int | None = None
     providers: tuple[str, ...] = ()
+    selection: str = "all"
     small: bool = False
     busy: float | None = None
 
@@ -60,7 +62,7 @@ def run(job: Job) -> Iterator[list[Row]]:
         "commit": machine.commit(),
         "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
     }
-    for case in load(job.family, job.device, job.small):
+    for case in load(job.family, job.device, job.small, job.selection):
         case = _with_providers(case, job.providers)
         print(f"{case.op}, {case.name}, {case.dtype}, {job.allocator}", file=sys.stderr)
         busy = job.busy

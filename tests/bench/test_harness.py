@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import itertools
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ssl_fast.bench import harness, machine, report, runner, timers, worker
+from ssl_fast.bench import ceilings, command, harness, machine, report, runner, timers, worker
 from ssl_fast.bench.case import Case, Check, Mismatch, Provider, Skipped, compare
 from ssl_fast.bench.cases import families, load
 
@@ -48,16 +49,16 @@ RIGHT = provider("right", doubled)
 
 
 @pytest.fixture
-def toy_run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+def toy_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., int]:
     """Runs the command on a toy case: in this process, with tests that pass."""
 
     def run(case: Case, *arguments: str) -> int:
-        monkeypatch.setattr(runner, "load", lambda *_: [case])
+        monkeypatch.setattr(command, "load", lambda *_: [case])
         monkeypatch.setattr(worker, "load", lambda *_: [case])
-        monkeypatch.setattr(runner, "run_tests", lambda family: None)
+        monkeypatch.setattr(runner, "run_tests", lambda *_: None)
         monkeypatch.setattr(runner, "run_job", worker.run)
-        common = ("--op", "toy", "--seconds", "0.01", "--allocator", "default")
-        return runner.main([*common, *arguments])
+        common = ("--op", "toy", "--cases", "all", "--seconds", "0.01", "--allocator", "default")
+        return command.main([*common, "--out", str(tmp_path / "out"), *arguments])
 
     return run
 
@@ -95,6 +96,11 @@ def test_skipped_provider_says_why(
     assert toy_run(toy_case(RIGHT, Provider("absent", absent)), "--csv", str(file)) == 0
     assert "absent skipped: not installed; to install: `pip install it`" in capsys.readouterr().out
     assert "absent" not in file.read_text()
+    page = (tmp_path / "out" / "page.html").read_text()
+    assert "not installed; to install: `pip install it`" in page
+    assert [svg.name for svg in (tmp_path / "out" / "plots").iterdir()] == [
+        "toy-64-float32-cpu.svg"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -126,13 +132,28 @@ def test_turned_decisions_are_counted_apart() -> None:
 def test_red_tests_forbid_numbers(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "test_hog.py").write_text("def test_hog():\n    assert 'planted'.isdigit()\n")
-    monkeypatch.setattr(runner, "TESTS", tmp_path)
-    assert runner.main(["--op", "hog"]) == 1
+    isa = runner.native.instruction_set() or "none"
+    planted = f"""
+import pytest
+
+@pytest.mark.parametrize("name", ["hog-float32-compiled-{isa}", "nt_xent-float32-compiled-{isa}"])
+def test_truth(name):
+    assert name.startswith("nt_xent"), "planted"
+"""
+    file = tmp_path / "test_every_op.py"
+    file.write_text(planted)
+    monkeypatch.setattr(runner, "TESTS", file)
+    monkeypatch.setattr(runner, "run_job", lambda job: [])
+    assert command.main(["--op", "hog", "--small"]) == 1
     output = capsys.readouterr()
-    assert "no numbers: the tests of hog do not pass" in output.err
-    assert "planted" in output.err
+    assert "no numbers: the tests do not pass" in output.err
+    assert "hog-float32" in output.err
     assert not output.out
+    runner.run_tests(["contrastive"], "cpu")  # whose tests are green
+
+
+def test_families_are_folders_of_ops() -> None:
+    assert {runner.family_of(op) for op in runner.OPS} == set(families())
 
 
 # ---- CSV
@@ -202,18 +223,33 @@ def test_inputs_differ_and_outgrow_the_cache() -> None:
     assert 2 <= len({int(inputs[0][0]) for inputs in rotation}) == len(rotation) <= 64
 
 
+def test_shares_of_the_ceilings(toy_run: Callable[..., int], tmp_path: Path) -> None:
+    case = replace(toy_case(RIGHT), flops=10**6)
+    assert toy_run(case) == 0
+    rows = {row.provider: row for row in report.read_rows(tmp_path / "out" / "results.csv")}
+    right, copy, product = (rows[name] for name in ("right", ceilings.COPY, ceilings.PRODUCT))
+    assert right.copy_share == pytest.approx(copy.median_ms / right.median_ms, rel=1e-3)
+    assert right.gb_per_s == pytest.approx(512 / right.median_ms / 1e6, rel=1e-3)
+    assert product.gflop_per_s == pytest.approx(2 * 1.024**3 / product.median_ms * 1e3, rel=1e-3)
+    assert right.product_share == pytest.approx(right.gflop_per_s / product.gflop_per_s, rel=1e-3)
+    assert right.of_floor == max(right.copy_share, right.product_share)
+    assert copy.product_share is None
+    assert product.copy_share is None
+    assert copy.max_error == 0 < product.max_error
+
+
 # ---- The command
 
 
 def test_unknown_op_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    assert runner.main(["--op", "hogg"]) == 2
+    assert command.main(["--op", "hogg"]) == 2
     error = capsys.readouterr().err.splitlines()
     assert error[-1] == "error: op is 'hogg'; known are " + ", ".join(map(repr, families()))
     assert sum(not line.startswith("warning") for line in error) == 1
 
 
 def test_unknown_provider(capsys: pytest.CaptureFixture[str]) -> None:
-    assert runner.main(["--op", "hog", "--providers", "nobody"]) == 2
+    assert command.main(["--op", "hog", "--cases", "all", "--providers", "nobody"]) == 2
     assert "providers are ['nobody']; known are 'reference eager'," in capsys.readouterr().err
 
 
@@ -234,9 +270,9 @@ def test_both_allocators_appear(
 def test_a_family_in_a_process_of_its_own(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(runner, "run_tests", lambda family: None)
-    arguments = "--op hog --small --seconds 0.01 --threads 1 --allocator tuned --providers"
-    assert runner.main([*arguments.split(), "reference eager"]) == 0
+    monkeypatch.setattr(runner, "run_tests", lambda *_: None)
+    arguments = "--op hog --cases all --small --seconds 0.01 --threads 1 --allocator tuned"
+    assert command.main([*arguments.split(), "--providers", "reference eager"]) == 0
     output = capsys.readouterr().out
     assert output.count("| reference eager ") == output.count("| copy of the same bytes ") == 4
     assert output.count("| tuned ") == 8
@@ -245,9 +281,10 @@ def test_a_family_in_a_process_of_its_own(
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 @pytest.mark.parametrize("family", families())
 def test_cases_have_distinct_keys(family: str, device: str) -> None:
+    cases = [*load(family, device), *load(family, device, selection="growth")]
     keys = [
         (case.op, case.name, case.dtype, provider.name)
-        for case in load(family, device)
+        for case in cases
         for provider in case.providers
     ]
     assert len(keys) == len(set(keys)) > 0

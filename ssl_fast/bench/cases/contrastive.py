@@ -109,7 +109,7 @@ def _case(task: Task) -> Case:
     reference = REFERENCES[task.op]
     name, law = LAWS[task.op]
     narrow = task.dtype != torch.float32
-    own = standard(task.op, _complete(task, public), _complete(task, reference))
+    own = standard(task.op, public, reference, functools.partial(_complete, task))
     upstream = Provider(name, lambda device: law)
     return Case(
         op=task.op,
@@ -119,10 +119,8 @@ def _case(task: Task) -> Case:
         checks=(Check("pairs", task.inputs, atol=0.1 if narrow else 1e-4),),
         moved_bytes=task.moved_bytes,
         providers=(
-            *(provider for provider in own if provider.name != "reference compiled"),
+            *own,
             *(_by_way(task, public, way) for way in ("panels", "fused")),
-            Provider("as served", lambda device: _complete(task, public)),
-            _with_gradients(task, under_torch_compile(Provider("reference", lambda _: reference))),
             _with_gradients(task, upstream),
             _with_gradients(task, under_torch_compile(upstream)),
         ),

@@ -1,0 +1,242 @@
+"""The command `ssl-fast bench`: measures, shows what it found, compares with earlier finds."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from . import compare, listing, machine, page, report, runner, summary
+from .cases import families, load
+from .report import Row
+from .runner import Refused
+from .worker import Job
+
+OUT = Path("runs") / "bench"
+RESULTS = Path("bench") / "results"
+OF_THE_MACHINE = Path("{machine}.csv")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command.
+
+    Returns:
+        0 if every provider that could run was right (`compare`: if nothing is slower); 1 if one was
+        not, or the tests fail; 2 for arguments that make no sense.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    command = words.pop(0) if words and words[0] in COMMANDS else "run"
+    try:
+        return COMMANDS[command](words)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except Refused as reason:
+        print(f"no numbers: {reason}", file=sys.stderr)
+        return 1
+
+
+def _parser(command: str, description: str) -> argparse.ArgumentParser:
+    name = "ssl-fast bench" if command == "run" else f"ssl-fast bench {command}"
+    return argparse.ArgumentParser(name, description=description)
+
+
+# ---- Measuring
+
+
+def run(words: Sequence[str]) -> int:
+    """`ssl-fast bench`: measures what was asked for, tells and writes it."""
+    options = _parse(words)
+    jobs = _jobs(options)
+    if options.csv:
+        report.read_csv(options.csv)  # what cannot be added to is better known now
+    if warning := machine.load_warning(machine.busy_share(options.device), options.device):
+        print(warning, file=sys.stderr)
+    runner.run_tests(sorted({job.family for job in jobs}), options.device)
+    rows: list[Row] = []
+    begin = time.monotonic()
+    for number, job in enumerate(jobs, 1):
+        where = f"{job.family} ({job.selection}, {job.allocator} allocator)"
+        minutes = (time.monotonic() - begin) / 60
+        print(f"[{number}/{len(jobs)}, {minutes:.1f} min] {where}", file=sys.stderr, flush=True)
+        for case_rows in runner.run_job(job):
+            rows += case_rows
+            if options.csv and not options.small:
+                report.write_csv(options.csv, case_rows)  # at once: a long run may be cut short
+    _tell(rows, options)
+    failed = [row for row in rows if row.kind == report.FAILED]
+    for row in failed:
+        print(f"{row.op}, {row.case}, {row.dtype}, {row.provider}: {row.status}", file=sys.stderr)
+    return 1 if failed or not rows else 0
+
+
+def _parse(words: Sequence[str]) -> argparse.Namespace:
+    parser = _parser("run", "Measures ssl_fast against what people use today.")
+    known = ", ".join(families())
+    parser.add_argument("--op", default="all", help=f"families with commas between: {known}")
+    parser.add_argument(
+        "--cases",
+        default="headline,growth",
+        help="headline: those of the summary; growth: how cost grows; all: every case and provider",
+    )
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--seconds", type=float, default=1.0, help="for the rounds of one case")
+    parser.add_argument("--out", type=Path, default=OUT, help="folder of the table and the page")
+    parser.add_argument(
+        "--csv",
+        type=Path,
+        nargs="?",
+        const=RESULTS / OF_THE_MACHINE,
+        help="file that the results are also put into; without a name that of this machine in "
+        f"{RESULTS}",
+    )
+    parser.add_argument("--threads", type=int, help="of torch on the CPU")
+    parser.add_argument("--allocator", choices=("both", *machine.ALLOCATORS), default="both")
+    parser.add_argument("--providers", default="", help="names with commas between; all if empty")
+    parser.add_argument(
+        "--small", action="store_true", help="small shapes, to try the harness; writes no file"
+    )
+    options = parser.parse_args(words)
+    if options.csv and options.csv.name == OF_THE_MACHINE.name:
+        name = machine.slug(machine.name_of(options.device))
+        options.csv = options.csv.with_name(f"{name}.csv")
+    return options
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def _jobs(options: argparse.Namespace) -> list[Job]:
+    """A job for each family, selection and allocator; on a GPU memory is torch's own, so one."""
+    if options.threads is not None and options.threads < 1:
+        raise ValueError(f"threads is {options.threads}; expected 1 or more")
+    if options.device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device is 'cuda', but torch sees no CUDA device; accepted is 'cpu'")
+    chosen = families() if options.op == "all" else _names(options.op)
+    both = options.allocator == "both" and options.device == "cpu"
+    allocators = machine.ALLOCATORS if both else (options.allocator.replace("both", "default"),)
+    providers = _names(options.providers)
+    jobs: list[Job] = []
+    known: dict[str, None] = {}
+    for selection in _names(options.cases):
+        for family in chosen:
+            cases = load(family, options.device, options.small, selection)
+            known.update({p.name: None for case in cases for p in case.providers})
+            # Growth is a matter of the shape, not of the heap: under the last allocator alone.
+            under = allocators[-1:] if selection == "growth" else allocators
+            jobs += [
+                Job(
+                    family,
+                    options.device,
+                    allocator,
+                    options.seconds,
+                    options.threads,
+                    providers,
+                    selection,
+                    options.small,
+                )
+                for allocator in under
+                if cases
+            ]
+    if unknown := [name for name in providers if name not in known]:
+        raise ValueError(f"providers are {unknown}; known are {', '.join(map(repr, known))}")
+    return jobs
+
+
+def _tell(rows: list[Row], options: argparse.Namespace) -> None:
+    """Tables on the screen; files in the folder."""
+    print(report.table(rows))
+    if any(row.headline for row in rows):
+        print(f"\n{summary.markdown(rows, options.device)}")
+    if options.small or not rows:
+        return
+    options.out.mkdir(parents=True, exist_ok=True)
+    report.write_csv(options.out / "results.csv", rows)
+    content = json.dumps([asdict(row) for row in rows], indent=1)
+    (options.out / "results.json").write_text(content + "\n")
+    _write_page(options.out / "page.html", rows)
+    print(f"and {options.out}/results.csv (with earlier runs), results.json", file=sys.stderr)
+
+
+def _write_page(path: Path, rows: list[Row], listings: Sequence[listing.Listing] = ()) -> None:
+    why_not = page.write(path, rows, listings)
+    print(f"written: {path}{f' ({why_not})' if why_not else ''}", file=sys.stderr)
+
+
+# ---- Looking at results
+
+
+def show_changes(words: Sequence[str]) -> int:
+    """`ssl-fast bench compare`."""
+    parser = _parser("compare", "Says what has become slower between two files of results.")
+    parser.add_argument("old", type=Path)
+    parser.add_argument("new", type=Path)
+    parser.add_argument("--tolerance", type=float, default=0.1, help="share that counts as none")
+    options = parser.parse_args(words)
+    return compare.main(options.old, options.new, options.tolerance)
+
+
+def show_table(words: Sequence[str]) -> int:
+    """`ssl-fast bench table`."""
+    parser = _parser("table", "Prints the summary of a file of results as Markdown.")
+    parser.add_argument("csv", type=Path)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument(
+        "--into",
+        type=Path,
+        help=f"file with {summary.BEGIN} and {summary.END}, or the same marks with an op's name "
+        "for all its cases: <!-- bench hog: begin -->",
+    )
+    options = parser.parse_args(words)
+    rows = report.read_rows(options.csv)
+    if options.into:
+        summary.write_into(options.into, rows, options.device)
+    else:
+        print(summary.markdown(rows, options.device))
+    return 0
+
+
+def make_page(words: Sequence[str]) -> int:
+    """`ssl-fast bench page`."""
+    parser = _parser("page", "Makes the page, with its plots, of a file of results.")
+    parser.add_argument("csv", type=Path)
+    parser.add_argument("--out", type=Path, default=OUT / "page.html")
+    parser.add_argument("--steps", type=Path, help="CSV of whole training steps")
+    parser.add_argument("--loading", type=Path, help="CSV of the loading of data")
+    options = parser.parse_args(words)
+    _write_page(
+        options.out, report.read_rows(options.csv), listings(options.steps, options.loading)
+    )
+    return 0
+
+
+def listings(steps: Path | None, loading: Path | None) -> list[listing.Listing]:
+    """What a page also shows, of files that are there.
+
+    Raises:
+        ValueError: for what is no file of results.
+    """
+    found = []
+    if steps:
+        text = "A training step: forward, backward, optimizer. Milliseconds, the less the better."
+        found.append(listing.Listing("Whole steps", text, listing.read(steps)))
+    if loading:
+        text = "Images a second that a loader of data delivers, the more the better."
+        of_value = {"value": "images_per_s", "unit": "images/s", "low": "", "high": ""}
+        found.append(listing.Listing("Data loading", text, listing.read(loading), **of_value))
+    return found
+
+
+COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
+    "run": run,
+    "compare": show_changes,
+    "table": show_table,
+    "page": make_page,
+}

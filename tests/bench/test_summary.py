@@ -1,0 +1,60 @@
+"""The summary of headline cases, and README's table drawn from it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ssl_fast.bench import command, report, summary
+
+
+def row(provider: str, allocator: str, median: float, **fields: object) -> report.Row:
+    options = {"theirs": "lightly", "headline": True, **fields}
+    key = ("nt_xent", "4096", "float32", provider, allocator, "cpu")
+    return report.Row(*key, median_ms=median, **options)
+
+
+ROWS = [
+    row("lightly", "default", 1760.0, extra_mb=1000.0, resident_mb=1091.0),
+    row("lightly", "tuned", 1000.0, extra_mb=1000.0),
+    row("as served", "default", 215.2, extra_mb=0.1, resident_mb=0.4, product_share=0.5),
+    row("as served", "tuned", 200.0, copy_share=0.01, product_share=0.75),
+    row("reference eager", "tuned", 500.0),
+    row("as served", "default", 1.0, headline=False),
+]
+TABLE = """\
+|  | in place of | theirs, default allocator | ours, default allocator | theirs, tuned allocator \
+| ours, tuned allocator | memory | of the floor |
+| --- | --- | --- | --- | --- | --- | --- | --- |
+| `nt_xent`, 4096, float32 | lightly | 1,760 | **215 (8.2x)** | 1,000 | **200 (5.0x)** \
+| 1,091 MB -> none | 75% |"""
+
+
+def test_markdown() -> None:
+    assert summary.markdown(ROWS[:-1], "cpu") == TABLE
+
+
+def test_what_failed_has_no_number() -> None:
+    failed = row("as served", "tuned", 1.0)
+    failed.status = "failed: off"
+    (line,) = summary.lines([ROWS[1], failed], "cpu")
+    assert line.ours == {}
+    assert "0x" not in summary.markdown([ROWS[1], failed], "cpu")
+
+
+def test_readme_gets_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    results, readme = tmp_path / "results.csv", tmp_path / "README.md"
+    report.write_csv(results, ROWS[:-1])
+    readme.write_text(f"a\n{summary.BEGIN}\nold\n{summary.END}\nb\n")
+    assert command.main(["table", str(results), "--into", str(readme)]) == 0
+    assert readme.read_text() == f"a\n{summary.BEGIN}\n\n{TABLE}\n\n{summary.END}\nb\n"
+    readme.write_text("nothing to fill")
+    assert command.main(["table", str(results), "--into", str(readme)]) == 2
+    assert "to put the table between" in capsys.readouterr().err
+
+
+def test_results_survive_the_file(tmp_path: Path) -> None:
+    report.write_csv(tmp_path / "results.csv", ROWS[:-1])
+    read = report.read_rows(tmp_path / "results.csv")
+    assert sorted(read, key=repr) == sorted(ROWS[:-1], key=repr)
