@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import sys
 import time
@@ -19,6 +20,8 @@ from .runner import Refused
 from .worker import Job
 
 OUT = Path("runs") / "bench"
+# Commands of their own, each a module with a `main`, which a run of all ops also does.
+ALSO = ("steps", "loader")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -67,11 +70,13 @@ def run(words: Sequence[str]) -> int:
             rows += case_rows
             if options.csv and not options.small:
                 report.write_csv(options.csv, case_rows)  # at once: a long run may be cut short
-    _tell(rows, options)
+    if rows:
+        _tell(rows, options)
     failed = [row for row in rows if row.kind == report.FAILED]
     for row in failed:
         print(f"{row.op}, {row.case}, {row.dtype}, {row.provider}: {row.status}", file=sys.stderr)
-    return 1 if failed or not rows else 0
+    others = [_run_apart(name, options) for name in _also(options)]
+    return 1 if failed or any(others) or not (rows or others) else 0
 
 
 def _parse(words: Sequence[str]) -> argparse.Namespace:
@@ -80,8 +85,9 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--op", default="all", help=f"families with commas between: {known}")
     parser.add_argument(
         "--cases",
-        default="headline,growth",
-        help="headline: those of the summary; growth: how cost grows; all: every case and provider",
+        default="headline,growth,steps,loader",
+        help="headline: those of the summary; growth: how cost grows; all: every case and "
+        "provider; steps, loader: those commands too, if no ops are chosen",
     )
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--seconds", type=float, default=1.0, help="for the rounds of one case")
@@ -112,7 +118,7 @@ def _jobs(options: argparse.Namespace) -> list[Job]:
     providers = _names(options.providers)
     jobs: list[Job] = []
     known: dict[str, None] = {}
-    for selection in _names(options.cases):
+    for selection in [name for name in _names(options.cases) if name not in ALSO]:
         for family in chosen:
             cases = load(family, options.device, options.small, selection)
             known.update({p.name: None for case in cases for p in case.providers})
@@ -135,6 +141,21 @@ def _jobs(options: argparse.Namespace) -> list[Job]:
     if unknown := [name for name in providers if name not in known]:
         raise ValueError(f"providers are {unknown}; known are {', '.join(map(repr, known))}")
     return jobs
+
+
+def _also(options: argparse.Namespace) -> list[str]:
+    wanted = [name for name in _names(options.cases) if name in ALSO and options.op == "all"]
+    return [name for name in wanted if name != "loader" or options.device == "cpu"]
+
+
+def _run_apart(name: str, options: argparse.Namespace) -> int:
+    """Another command, in a process of its own: it has models in memory and an allocator."""
+    words = ["--out", str(options.out)]
+    if name == "steps":
+        words += ["--device", options.device]
+        words += ["--threads", str(options.threads)] if options.threads else []
+    words += ["--small"] if options.small else []
+    return runner.run_command(name, words)
 
 
 def _tell(rows: list[Row], options: argparse.Namespace) -> None:
@@ -178,8 +199,14 @@ def show_table(words: Sequence[str]) -> int:
     return 0
 
 
+def _elsewhere(name: str) -> Callable[[Sequence[str]], int]:
+    """The command of a module, which is imported when it is called."""
+    return lambda words: importlib.import_module(f"{__package__}.{name}.command").main(words)
+
+
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "run": run,
     "compare": show_changes,
     "table": show_table,
+    **{name: _elsewhere(name) for name in ALSO},
 }

@@ -7,6 +7,7 @@ import os
 import platform
 import subprocess
 import time
+from datetime import datetime, timezone
 from pathlib import Path
 
 import torch
@@ -86,6 +87,11 @@ def commit() -> str:
         return git("rev-parse", "--short", "HEAD") + ("+" if git("status", "--porcelain") else "")
     except (OSError, subprocess.CalledProcessError):
         return ""
+
+
+def today() -> str:
+    """The date in UTC."""
+    return datetime.now(timezone.utc).strftime("%Y-%m-%d")
 
 
 def versions(packages: tuple[str, ...]) -> str:
