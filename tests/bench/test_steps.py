@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 
 import pytest
@@ -108,6 +109,19 @@ def test_missing_peers_say_how_to_install(
     output = capsys.readouterr().out
     for peer in ("mmpretrain", "lightly"):
         assert f"{peer} skipped: no such module; to install: `pip install it`" in output
+
+
+@pytest.mark.parametrize("method", sizes.METHODS)
+def test_peers_train_the_same_model(method: str) -> None:
+    wanted = [name for name in entrants.providers_of(method) if name not in OURS]
+    here = [name for name in wanted if importlib.util.find_spec(name)]
+    if not here:
+        pytest.skip(f"not installed: {', '.join(wanted)}")
+    rows = rows_of(method, *OURS, *here)
+    assert {name: row.status for name, row in rows.items()} == dict.fromkeys([*OURS, *here], "ok")
+    for row in rows.values():
+        assert row.loss == pytest.approx(rows["reference ops"].loss, rel=1e-3)
+        assert 0 < row.hot_share < 1
 
 
 # ---- Shares
