@@ -59,7 +59,8 @@ def run(words: Sequence[str]) -> int:
         report.read_csv(options.csv)  # what cannot be added to is better known now
     if warning := machine.load_warning(machine.busy_share(options.device), options.device):
         print(warning, file=sys.stderr)
-    runner.run_tests(sorted({job.family for job in jobs}), options.device)
+    if jobs:
+        runner.run_tests(sorted({job.family for job in jobs}), options.device)
     rows: list[Row] = []
     begin = time.monotonic()
     for number, job in enumerate(jobs, 1):
