@@ -122,6 +122,6 @@ def peer(module: str) -> ModuleType:
     try:
         spec.loader.exec_module(loaded)
     except ImportError as error:
-        command = "pip install -r bench/peers/requirements.txt"
+        command = f"pip install -r bench/peers/requirements-{module.removesuffix('_peer')}.txt"
         raise Skipped(f"{error}; to install: `{command}`") from error
     return loaded
