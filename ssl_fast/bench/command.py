@@ -71,12 +71,12 @@ def run(words: Sequence[str]) -> int:
             rows += case_rows
             if options.csv and not options.small:
                 report.write_csv(options.csv, case_rows)  # at once: a long run may be cut short
+    others = [_run_apart(name, options) for name in _also(options)]
     if rows:
         _tell(rows, options)
     failed = [row for row in rows if row.kind == report.FAILED]
     for row in failed:
         print(f"{row.op}, {row.case}, {row.dtype}, {row.provider}: {row.status}", file=sys.stderr)
-    others = [_run_apart(name, options) for name in _also(options)]
     return 1 if failed or any(others) or not (rows or others) else 0
 
 

@@ -72,7 +72,7 @@ def _measure_one(
         nothing = Law("no masks", lambda _: [], lambda _: [], {})
         everybody.insert(0, (nothing, "none", NO_MASKS))
     for law, provider, maker in everybody:
-        row = LoaderRow(law.words, work, provider, workers, extent.batch)
+        row = LoaderRow(law.words, work, workers, extent.batch, provider)
         rows.append(row)
         try:
             transform, batch_masks = maker.prepare()

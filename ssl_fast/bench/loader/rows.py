@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from ..report import OK, kind_of
 
 TITLE = "Data loading"
-KEY = ("law", "work", "provider", "workers", "batch")
+KEY = ("law", "work", "workers", "batch", "provider")
 # Attributes and what the table calls them.
 COLUMNS = {
     "law": "masks",
     "work": "work",
-    "provider": "provider",
     "workers": "workers",
+    "provider": "provider",
     "kind": "status",
     "images_per_s": "images/s",
     "p20_per_s": "p20",
@@ -29,9 +29,9 @@ class LoaderRow:
     Attributes:
         law: of the masks; "no masks" for pictures alone.
         work: what a worker does beside masks.
-        provider: who makes the masks.
         workers: processes; 0 for the main process.
         batch: images in a batch.
+        provider: who makes the masks.
         status: "ok", "skipped: <reason>" or "failed: <what>".
         images_per_s, p20_per_s, p80_per_s: of an epoch; epochs are those of all providers in turns.
         us_per_image: from the median.
@@ -40,9 +40,9 @@ class LoaderRow:
 
     law: str
     work: str
-    provider: str
     workers: int
     batch: int
+    provider: str
     status: str = OK
     images_per_s: float | None = None
     p20_per_s: float | None = None
