@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -12,7 +13,7 @@ from typing import Any
 
 import torch
 
-from .. import machine, report
+from .. import machine, report, runner
 from ..case import Skipped
 from .entrants import PROVIDERS
 from .measure import measure
@@ -27,6 +28,8 @@ def main(words: Sequence[str]) -> int:
     providers = _known("providers", options.providers, PROVIDERS)
     if options.device == "cuda" and not torch.cuda.is_available():
         raise ValueError("device is 'cuda', but torch sees no CUDA device; accepted is 'cpu'")
+    for name, value in runner.QUIET.items():
+        os.environ.setdefault(name, value)
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     files = [] if options.small else [options.out / "steps.csv"]
