@@ -1,16 +1,24 @@
 #!/usr/bin/env bash
 # Builds, tests, sanitizes and benchmarks on a machine with a GPU, without a network.
 #
-#   bench/gpu_check.sh OUT_DIR [build|test|sanitize|bench|all] [--no-build]
+#   bench/gpu_check.sh OUT_DIR [build|test|headline|steps|sanitize|bench|all] [--no-build]
+#
+#   build     the kernels, for the GPU that is here
+#   test      the tests that need a GPU, then those of the ops on the CPU
+#   headline  the bench's headline cases, half a second each
+#   steps     whole training steps
+#   sanitize  racecheck, memcheck and initcheck of every CUDA kernel on small shapes
+#   bench     every case and provider of all families, or of those that OPS names ("hog tokens")
+#   all       build, tests on the GPU, headline, steps, sanitize: in this order, as time lasts
 #
 # Every step has a log in OUT_DIR and a time limit, and all together end in GPU_CHECK_SECONDS (580).
-# A step that fails does not stop the others. The summary at the end is also in OUT_DIR/summary.txt;
-# the exit status is 1 if a step failed. Without a GPU it does what it can and says what it left out.
-# PYTHON names the interpreter (python3).
+# A step that fails does not stop the others. The summary at the end is also in OUT_DIR/summary.txt:
+# what ran, how it ended, how long it took; the exit status is 1 if a step failed. Without a GPU it
+# does what it can and says what it left out. PYTHON names the interpreter (python3).
 set -uo pipefail
 
 usage() {
-  echo "usage: $0 OUT_DIR [build|test|sanitize|bench|all] [--no-build]" >&2
+  echo "usage: $0 OUT_DIR [build|test|headline|steps|sanitize|bench|all] [--no-build]" >&2
   exit 2
 }
 
@@ -21,9 +29,9 @@ WHAT=all
 BUILD=1
 for word in "${@:2}"; do
   case $word in
-    build | test | sanitize | bench | all) WHAT=$word ;;
+    build | test | headline | steps | sanitize | bench | all) WHAT=$word ;;
     --no-build) BUILD=0 ;;
-    *) echo "got $word; accepted are build, test, sanitize, bench, all, --no-build" >&2; usage ;;
+    *) echo "got $word; accepted are those of the first line below" >&2; usage ;;
   esac
 done
 
@@ -39,6 +47,11 @@ note() { # step, result, remark
   printf '%-24s %-8s %s\n' "$1" "$2" "$3" | tee -a "$SUMMARY"
 }
 
+words_of() { # a command without its interpreter
+  [[ $1 == "$PYTHON" ]] && shift
+  echo "$*"
+}
+
 run_step() { # name, limit in seconds, command...
   local name=$1 limit=$2 left=$((END - SECONDS)) start=$SECONDS status
   shift 2
@@ -52,7 +65,7 @@ run_step() { # name, limit in seconds, command...
   timeout --kill-after=10 "$limit" "$@" >"$OUT/$name.log" 2>&1
   status=$?
   if ((status == 0)); then
-    note "$name" ok "$((SECONDS - start)) s"
+    note "$name" ok "$((SECONDS - start)) s: $(words_of "$@")"
     return 0
   fi
   FAILED=1
@@ -108,23 +121,31 @@ print("{}.{}".format(*torch.cuda.get_device_capability()))')
   run_step build 300 "$PYTHON" -m pip install --no-build-isolation --no-deps -e .
 }
 
-tests() {
+doctor() {
   run_step doctor 60 "$PYTHON" -c 'import ssl_fast, torch
 print(torch.__version__, torch.version.cuda)
 devices = ["cpu"] + ["cuda"] * torch.cuda.is_available()
 for op in ssl_fast._dispatch.OPS:
     for device in devices:
         print(ssl_fast.explain(op, device=device))'
+}
+
+test_gpu() {
+  doctor
   if ((!GPU)); then
     note test-gpu skipped "$NO_GPU"
-    run_step test-cpu 240 "$PYTHON" -m pytest -q -x -m "not gpu" tests/ops -k "compiled or reference"
     return
   fi
   # Most of the time goes into compiling Triton's kernels, one for each kind of call.
-  local parallel=()
-  "$PYTHON" -c 'import xdist' 2>/dev/null && parallel=(-n 8)
-  run_step test-gpu 240 "$PYTHON" -m pytest -q "${parallel[@]}" -m gpu tests
-  run_step test-ops 120 "$PYTHON" -m pytest -q "${parallel[@]}" -m "not gpu" tests/ops
+  run_step test-gpu 240 "$PYTHON" -m pytest -q "${PARALLEL[@]}" -m gpu tests
+}
+
+test_ops() {
+  if ((GPU)); then
+    run_step test-ops 120 "$PYTHON" -m pytest -q "${PARALLEL[@]}" -m "not gpu" tests/ops
+  else
+    run_step test-cpu 240 "$PYTHON" -m pytest -q -x -m "not gpu" tests/ops -k "compiled or reference"
+  fi
 }
 
 sanitize() {
@@ -138,45 +159,78 @@ sanitize() {
     run_step shapes 60 "$PYTHON" bench/sanitize_shapes.py
     return
   fi
-  for tool in memcheck racecheck initcheck; do
+  for tool in racecheck memcheck initcheck; do
     run_step "sanitize-$tool" 120 compute-sanitizer --tool "$tool" --error-exitcode 99 \
       "$PYTHON" bench/sanitize_shapes.py
   done
 }
 
-bench() {
-  local file family
-  for file in ssl_fast/bench/cases/[a-z]*.py; do
-    family=$(basename "$file" .py)
-    if ((GPU)); then
-      run_step "bench-$family" 300 "$PYTHON" bench/run.py --op "$family" --device cuda \
-        --seconds 1 --csv "$OUT/$family.csv"
-    else
-      note "bench-$family-cuda" skipped "$NO_GPU"
-      run_step "bench-$family-cpu" 300 "$PYTHON" bench/run.py --op "$family" --small \
-        --seconds 0.2 --providers "reference eager,compiled"
-    fi
-  done
+headline() {
   if ((GPU)); then
-    run_step bench-step 200 "$PYTHON" bench/step.py --device cuda --batch 128 --precision bf16 \
-      --seconds 20 --csv "$OUT/step.csv"
+    run_step bench-headline 300 "$PYTHON" bench/run.py --cases headline --device cuda \
+      --seconds 0.5 --out "$OUT/headline" --csv "$OUT/headline.csv"
   else
-    run_step bench-step-cpu 200 "$PYTHON" bench/step.py --small --batch 2 --seconds 1
+    note bench-headline-cuda skipped "$NO_GPU"
+    run_step bench-headline-cpu 200 "$PYTHON" bench/run.py --cases headline --small \
+      --seconds 0.05 --allocator default --providers "reference eager,as served"
   fi
 }
 
+steps() {
+  if ((GPU)); then
+    run_step bench-steps 240 "$PYTHON" bench/run.py steps --device cuda --seconds 2 \
+      --out "$OUT/steps" --csv "$OUT/steps.csv"
+  else
+    note bench-steps-cuda skipped "$NO_GPU"
+    run_step bench-steps-cpu 200 "$PYTHON" bench/run.py steps --small --seconds 0
+  fi
+}
+
+bench() {
+  local file family
+  local known=()
+  for file in ssl_fast/bench/cases/[a-z]*.py; do
+    known+=("$(basename "$file" .py)")
+  done
+  for family in ${OPS:-"${known[@]}"}; do
+    if ((GPU)); then
+      run_step "bench-$family" 300 "$PYTHON" bench/run.py --op "$family" --cases all \
+        --device cuda --seconds 0.5 --out "$OUT/$family" --csv "$OUT/$family.csv"
+    else
+      note "bench-$family-cuda" skipped "$NO_GPU"
+      run_step "bench-$family-cpu" 300 "$PYTHON" bench/run.py --op "$family" --cases all --small \
+        --seconds 0.05 --allocator default --providers "reference eager,compiled"
+    fi
+  done
+}
+
 find_gpu
-((GPU)) && nvidia-smi >"$OUT/nvidia-smi.log" 2>&1
+PARALLEL=()
+"$PYTHON" -c 'import xdist' 2>/dev/null && ((GPU)) && PARALLEL=(-n 8)
+if ((GPU)); then
+  nvidia-smi >"$OUT/nvidia-smi.log" 2>&1
+  note gpu found "$(nvidia-smi --query-gpu=name --format=csv,noheader | head -n 1)"
+else
+  note gpu missing "$NO_GPU"
+fi
 case $WHAT in
   build) build ;;
-  test) tests ;;
+  test)
+    test_gpu
+    test_ops
+    ;;
+  headline) headline ;;
+  steps) steps ;;
   sanitize) sanitize ;;
   bench) bench ;;
-  all)
+  all) # what is worth most comes first
     build
-    tests
+    test_gpu
+    headline
+    steps
     sanitize
-    bench
+    note test-ops "left out" "run: $0 $OUT test"
+    note bench-families "left out" "run: $0 $OUT bench"
     ;;
 esac
 

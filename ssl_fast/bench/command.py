@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import sys
 import time
@@ -21,6 +22,8 @@ from .worker import Job
 OUT = Path("runs") / "bench"
 RESULTS = Path("bench") / "results"
 OF_THE_MACHINE = Path("{machine}.csv")
+# Commands of their own, each a module with a `main`, which a run of all ops also does.
+ALSO = ("steps", "loader")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -58,7 +61,8 @@ def run(words: Sequence[str]) -> int:
         report.read_csv(options.csv)  # what cannot be added to is better known now
     if warning := machine.load_warning(machine.busy_share(options.device), options.device):
         print(warning, file=sys.stderr)
-    runner.run_tests(sorted({job.family for job in jobs}), options.device)
+    if jobs:
+        runner.run_tests(sorted({job.family for job in jobs}), options.device)
     rows: list[Row] = []
     begin = time.monotonic()
     for number, job in enumerate(jobs, 1):
@@ -69,11 +73,13 @@ def run(words: Sequence[str]) -> int:
             rows += case_rows
             if options.csv and not options.small:
                 report.write_csv(options.csv, case_rows)  # at once: a long run may be cut short
-    _tell(rows, options)
+    others = [_run_apart(name, options) for name in _also(options)]
+    if rows:
+        _tell(rows, options)
     failed = [row for row in rows if row.kind == report.FAILED]
     for row in failed:
         print(f"{row.op}, {row.case}, {row.dtype}, {row.provider}: {row.status}", file=sys.stderr)
-    return 1 if failed or not rows else 0
+    return 1 if failed or any(others) or not (rows or others) else 0
 
 
 def _parse(words: Sequence[str]) -> argparse.Namespace:
@@ -82,8 +88,9 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--op", default="all", help=f"families with commas between: {known}")
     parser.add_argument(
         "--cases",
-        default="headline,growth",
-        help="headline: those of the summary; growth: how cost grows; all: every case and provider",
+        default="headline,growth,steps,loader",
+        help="headline: those of the summary; growth: how cost grows; all: every case and "
+        "provider; steps, loader: those commands too, if no ops are chosen",
     )
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--seconds", type=float, default=1.0, help="for the rounds of one case")
@@ -125,7 +132,7 @@ def _jobs(options: argparse.Namespace) -> list[Job]:
     providers = _names(options.providers)
     jobs: list[Job] = []
     known: dict[str, None] = {}
-    for selection in _names(options.cases):
+    for selection in [name for name in _names(options.cases) if name not in ALSO]:
         for family in chosen:
             cases = load(family, options.device, options.small, selection)
             known.update({p.name: None for case in cases for p in case.providers})
@@ -150,6 +157,21 @@ def _jobs(options: argparse.Namespace) -> list[Job]:
     return jobs
 
 
+def _also(options: argparse.Namespace) -> list[str]:
+    wanted = [name for name in _names(options.cases) if name in ALSO and options.op == "all"]
+    return [name for name in wanted if name != "loader" or options.device == "cpu"]
+
+
+def _run_apart(name: str, options: argparse.Namespace) -> int:
+    """Another command, in a process of its own: it has models in memory and an allocator."""
+    words = ["--out", str(options.out)]
+    if name == "steps":
+        words += ["--device", options.device]
+        words += ["--threads", str(options.threads)] if options.threads else []
+    words += ["--small"] if options.small else []
+    return runner.run_command(name, words)
+
+
 def _tell(rows: list[Row], options: argparse.Namespace) -> None:
     """Tables on the screen; files in the folder."""
     print(report.table(rows))
@@ -161,7 +183,12 @@ def _tell(rows: list[Row], options: argparse.Namespace) -> None:
     report.write_csv(options.out / "results.csv", rows)
     content = json.dumps([asdict(row) for row in rows], indent=1)
     (options.out / "results.json").write_text(content + "\n")
-    _write_page(options.out / "page.html", rows)
+    steps, loading = (options.out / f"{name}.csv" for name in ALSO)
+    _write_page(
+        options.out / "page.html",
+        rows,
+        listings(steps if steps.is_file() else None, loading if loading.is_file() else None),
+    )
     print(f"and {options.out}/results.csv (with earlier runs), results.json", file=sys.stderr)
 
 
@@ -234,9 +261,15 @@ def listings(steps: Path | None, loading: Path | None) -> list[listing.Listing]:
     return found
 
 
+def _elsewhere(name: str) -> Callable[[Sequence[str]], int]:
+    """The command of a module, which is imported when it is called."""
+    return lambda words: importlib.import_module(f"{__package__}.{name}.command").main(words)
+
+
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "run": run,
     "compare": show_changes,
     "table": show_table,
     "page": make_page,
+    **{name: _elsewhere(name) for name in ALSO},
 }

@@ -8,6 +8,7 @@ import platform
 import re
 import subprocess
 import time
+from datetime import datetime, timezone
 from pathlib import Path
 
 import torch
@@ -93,6 +94,11 @@ def commit() -> str:
         return git("rev-parse", "--short", "HEAD") + ("+" if git("status", "--porcelain") else "")
     except (OSError, subprocess.CalledProcessError):
         return ""
+
+
+def today() -> str:
+    """The date in UTC."""
+    return datetime.now(timezone.utc).strftime("%Y-%m-%d")
 
 
 def versions(packages: tuple[str, ...]) -> str:

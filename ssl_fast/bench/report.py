@@ -72,7 +72,7 @@ class Row:
     @property
     def kind(self) -> str:
         """The status without its reason."""
-        return self.status.split(":", 1)[0]
+        return kind_of(self.status)
 
     @property
     def of_floor(self) -> float | None:
@@ -81,12 +81,22 @@ class Row:
         return max(shares, default=None)
 
 
-COLUMNS = tuple(field.name for field in fields(Row))
-TYPES = {field.name: str(field.type) for field in fields(Row)}
+Key = Sequence[str]
 
 
-def read_csv(path: Path) -> dict[tuple[str, ...], dict[str, str]]:
+def kind_of(status: str) -> str:
+    return status.split(":", 1)[0]
+
+
+def columns_of(kind: type) -> tuple[str, ...]:
+    return tuple(field.name for field in fields(kind))
+
+
+def read_csv(path: Path, kind: type = Row, key: Key = KEY) -> dict[tuple[str, ...], dict[str, str]]:
     """The rows of the file by key; none if there is no file.
+
+    Args:
+        kind, key: the dataclass of the rows, which has a status, and the names of its key.
 
     Raises:
         ValueError: if the file holds other columns.
@@ -95,13 +105,14 @@ def read_csv(path: Path) -> dict[tuple[str, ...], dict[str, str]]:
         return {}
     with path.open(newline="") as file:
         reader = csv.DictReader(file)
-        if tuple(reader.fieldnames or ()) != COLUMNS:
+        columns = columns_of(kind)
+        if tuple(reader.fieldnames or ()) != columns:
             got = ", ".join(reader.fieldnames or ())
-            raise ValueError(f"{path} has the columns {got}; expected {', '.join(COLUMNS)}")
-        return {tuple(row[name] for name in KEY): row for row in reader}
+            raise ValueError(f"{path} has the columns {got}; expected {', '.join(columns)}")
+        return {tuple(row[name] for name in key): row for row in reader}
 
 
-def read_rows(path: Path) -> list[Row]:
+def read_rows(path: Path, kind: type[Any] = Row, key: Key = KEY) -> list[Any]:
     """The rows of a file of results.
 
     Raises:
@@ -109,14 +120,14 @@ def read_rows(path: Path) -> list[Row]:
     """
     if not path.is_file():
         raise ValueError(f"{path} is not a file; expected a CSV that `ssl-fast bench` wrote")
+    types = {field.name: str(field.type) for field in fields(kind)}
     return [
-        Row(**{name: _value(name, cell) for name, cell in cells.items()})
-        for cells in read_csv(path).values()
+        kind(**{name: _value(types[name], cell) for name, cell in cells.items()})
+        for cells in read_csv(path, kind, key).values()
     ]
 
 
-def _value(name: str, cell: str) -> Any:
-    kind = TYPES[name]
+def _value(kind: str, cell: str) -> Any:
     if kind == "str":
         return cell
     if kind == "bool":
@@ -126,7 +137,7 @@ def _value(name: str, cell: str) -> Any:
     return int(cell) if kind.startswith("int") else float(cell)
 
 
-def write_csv(path: Path, rows: Iterable[Row]) -> None:
+def write_csv(path: Path, rows: Iterable[Any], kind: type = Row, key: Key = KEY) -> None:
     """Puts rows into the file, each in place of the one with the same key.
 
     A failed row replaces the number that stood there, a skipped one does not.
@@ -134,16 +145,16 @@ def write_csv(path: Path, rows: Iterable[Row]) -> None:
     Raises:
         ValueError: if the file holds other columns.
     """
-    kept = read_csv(path)
+    kept = read_csv(path, kind, key)
     for row in rows:
         if row.kind != SKIPPED:
             cells = {name: _cell(value) for name, value in asdict(row).items()}
-            kept[tuple(cells[name] for name in KEY)] = cells
+            kept[tuple(cells[name] for name in key)] = cells
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS)
+        writer = csv.DictWriter(file, columns_of(kind))
         writer.writeheader()
-        writer.writerows(kept[key] for key in sorted(kept))
+        writer.writerows(kept[name] for name in sorted(kept))
 
 
 def _cell(value: object) -> str:
@@ -165,14 +176,33 @@ def table(rows: Sequence[Row]) -> str:
     order = {case_of(row): index for index, row in reversed(list(enumerate(rows)))}
     parts = []
     for case, group in groupby(sorted(rows, key=lambda row: order[case_of(row)]), case_of):
-        lines = [HEADER, *map(_line, group)]
-        widths = [max(len(line[column]) for line in lines) for column in range(len(HEADER))]
-        lines.insert(1, tuple("-" * width for width in widths))
-        text = ("| " + " | ".join(map(str.ljust, line, widths)) + " |" for line in lines)
-        parts.append("\n".join((", ".join(case) + "\n", *text)))
-    missing = {f"{row.provider} {row.status}": None for row in rows if row.kind != OK}
-    parts.append("\n".join(missing))
+        parts.append(", ".join(case) + "\n\n" + aligned([HEADER, *map(_line, group)]))
+    parts.append(why_missing(rows))
     return "\n\n".join(parts)
+
+
+def aligned(lines: Sequence[Sequence[str]]) -> str:
+    """Markdown of a head and lines, its columns under each other."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    ruled = [lines[0], ["-" * width for width in widths], *lines[1:]]
+    return "\n".join("| " + " | ".join(map(str.ljust, line, widths)) + " |" for line in ruled)
+
+
+def plain_table(rows: Iterable[Any], columns: dict[str, str]) -> str:
+    """Markdown of rows of any kind, which have a provider and a status.
+
+    Args:
+        columns: attributes, and what the table calls them.
+    """
+    rows = list(rows)
+    lines = [[_cell(getattr(row, name)) for name in columns] for row in rows]
+    return f"{aligned([list(columns.values()), *lines])}\n\n{why_missing(rows)}"
+
+
+def why_missing(rows: Iterable[Any]) -> str:
+    """A line for each reason why a provider has no numbers."""
+    statuses = {f"{row.provider} {row.status}": None for row in rows if row.status != OK}
+    return "\n".join(statuses)
 
 
 def _line(row: Row) -> tuple[str, ...]:

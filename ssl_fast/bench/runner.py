@@ -62,9 +62,7 @@ def run_job(job: Job) -> Iterator[list[report.Row]]:
     Raises:
         Refused: if the process dies.
     """
-    environment = {**QUIET, **os.environ}
-    paths = (str(machine.ROOT), os.environ.get("PYTHONPATH"))
-    environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))  # where this package lies
+    environment = _environment()
     if job.threads:
         environment["OMP_NUM_THREADS"] = str(job.threads)
     command = [sys.executable, "-m", "ssl_fast.bench.worker", json.dumps(asdict(job))]
@@ -78,3 +76,16 @@ def run_job(job: Job) -> Iterator[list[report.Row]]:
     if worker.returncode != 0:
         what = f"{job.family}, allocator {job.allocator!r}, ended with status {worker.returncode}"
         raise Refused(f"the worker for {what}; its messages are above")
+
+
+def run_command(name: str, words: Sequence[str]) -> int:
+    """`ssl-fast bench <name> <words>` in a process of its own; its exit status."""
+    command = [sys.executable, "-m", "ssl_fast", "bench", name, *words]
+    return subprocess.run(command, env=_environment()).returncode
+
+
+def _environment() -> dict[str, str]:
+    environment = {**QUIET, **os.environ}
+    paths = (str(machine.ROOT), os.environ.get("PYTHONPATH"))
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))  # where this package lies
+    return environment

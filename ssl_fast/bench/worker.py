@@ -9,7 +9,6 @@ import json
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
-from datetime import datetime, timezone
 from typing import Any
 
 import torch
@@ -60,7 +59,7 @@ def run(job: Job) -> Iterator[list[Row]]:
         "threads": torch.get_num_threads(),
         "machine": machine.name_of(job.device),
         "commit": machine.commit(),
-        "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
+        "date": machine.today(),
     }
     for case in load(job.family, job.device, job.small, job.selection):
         case = _with_providers(case, job.providers)

@@ -144,7 +144,7 @@ def test_truth(name):
     file.write_text(planted)
     monkeypatch.setattr(runner, "TESTS", file)
     monkeypatch.setattr(runner, "run_job", lambda job: [])
-    assert command.main(["--op", "hog", "--small"]) == 1
+    assert command.main(["--op", "hog", "--cases", "all", "--small"]) == 1
     output = capsys.readouterr()
     assert "no numbers: the tests do not pass" in output.err
     assert "hog-float32" in output.err
@@ -276,6 +276,26 @@ def test_a_family_in_a_process_of_its_own(
     output = capsys.readouterr().out
     assert output.count("| reference eager ") == output.count("| copy of the same bytes ") == 4
     assert output.count("| tuned ") == 8
+
+
+def test_a_run_of_all_ops_also_does_steps_and_loading(monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[list[str]] = []
+    status = {"steps": 0, "loader": 0}
+
+    def run_command(name: str, words: list[str]) -> int:
+        done.append([name, *words])
+        return status[name]
+
+    monkeypatch.setattr(runner, "run_command", run_command)
+    assert command.main(["--cases", "steps,loader", "--out", "there", "--small"]) == 0
+    assert done == [
+        ["steps", "--out", "there", "--device", "cpu", "--small"],
+        ["loader", "--out", "there", "--small"],
+    ]
+    status["steps"] = 1
+    assert command.main(["--cases", "steps,loader", "--small"]) == 1
+    assert command.main(["--cases", "steps", "--op", "hog"]) == 1  # of one op nothing is asked
+    assert len(done) == 4
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
