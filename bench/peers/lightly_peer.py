@@ -11,9 +11,9 @@ from torch import Tensor
 from ssl_fast._compat.torchvision import import_torchvision
 
 import_torchvision()
-from lightly.loss import BarlowTwinsLoss, NTXentLoss
-from lightly.loss.swav_loss import sinkhorn as swav_sinkhorn
-from lightly.models.utils import random_block_mask, random_token_mask
+from lightly.loss import BarlowTwinsLoss, NTXentLoss  # noqa: E402
+from lightly.loss.swav_loss import sinkhorn as swav_sinkhorn  # noqa: E402
+from lightly.models.utils import random_block_mask, random_token_mask  # noqa: E402
 
 Function = Callable[..., Any]
 

@@ -1,4 +1,4 @@
-"""mmpretrain's classes and functions for the benchmark. An ImportError here means: not installed."""
+"""mmpretrain's classes for the benchmark. An ImportError here means: not installed."""
 
 from __future__ import annotations
 
@@ -34,9 +34,15 @@ Function = Callable[..., Any]
 ENTROPY = {"type": "CrossEntropyLoss"}
 
 
-def hog_generator(nbins: int, pool: int, gaussian_window: int) -> nn.Module:
-    """MaskFeat's target generator: [B, 3, 224, 224] float32 to [B, 196, 108]."""
-    return HOGGenerator(nbins=nbins, pool=pool, gaussian_window=gaussian_window)
+def hog_generator(nbins: int, pool: int, gaussian_window: int, tokens: bool) -> nn.Module:
+    """MaskFeat's target generator: [B, 3, H, W] float32 to [B, 3, nbins, H / pool, W / pool].
+
+    With `tokens` as it is: at 224 px then to [B, 196, 108].
+    """
+    generator = HOGGenerator(nbins, pool, gaussian_window)
+    if not tokens:
+        generator._reshape = _same
+    return generator
 
 
 # ---- Masks: transforms of one image, called as a loader's worker calls them, stacked as it stacks

@@ -8,7 +8,7 @@ from typing import Any
 from ssl_fast._compat.torchvision import import_torchvision
 
 import_torchvision()
-from open_clip.loss import ClipLoss, SigLipLoss
+from open_clip.loss import ClipLoss, SigLipLoss  # noqa: E402
 
 
 def clip_loss() -> Callable[..., Any]:
