@@ -154,7 +154,7 @@ bench() {
     else
       note "bench-$family-cuda" skipped "$NO_GPU"
       run_step "bench-$family-cpu" 300 "$PYTHON" bench/run.py --op "$family" --small \
-        --seconds 0.2 --providers "reference eager,compiled"
+        --cases all --seconds 0.2 --providers "reference eager,compiled"
     fi
   done
   if ((GPU)); then

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -19,7 +19,7 @@ from .case import Case, Provider, Skipped
 Function = Callable[..., Any]
 PEERS = Path(__file__).resolve().parents[2] / "bench" / "peers"
 REQUIREMENTS = "bench/peers/requirements.txt"
-SERVED, EAGER = "as served", "reference eager"
+SERVED, EAGER, COMPILED = "as served", "reference eager", "reference compiled"
 
 
 def _alone(function: Function) -> Function:
@@ -83,6 +83,14 @@ def on(
         return prepare(device)
 
     return prepare_there
+
+
+def in_long_runs(providers: Iterable[Provider], *names: str) -> tuple[Provider, ...]:
+    """The providers, of which those of these names are left out of short runs."""
+    return tuple(
+        replace(provider, thorough=provider.thorough or provider.name in names)
+        for provider in providers
+    )
 
 
 def growing(case: Case, axis: str, size: int, without: Collection[str] = ()) -> Case:

@@ -17,7 +17,7 @@ from ..._dispatch import OPS, backends
 from .. import gradients
 from ..case import Case, Check, Inputs, Provider, Skipped
 from ..gradients import Loss, with_gradients
-from ..providers import EAGER, growing, on, others, peer, standard
+from ..providers import COMPILED, EAGER, growing, in_long_runs, on, others, peer, standard
 
 TEMPERATURE, BIAS = 0.1, -10.0
 METHODS = {
@@ -83,6 +83,10 @@ class Task:
         return some.get(self.op, (0, 1))
 
     @property
+    def similarities(self) -> int:
+        return (2 * self.rows) ** 2 if self.op == "nt_xent" else self.rows * self.columns
+
+    @property
     def moved_bytes(self) -> int:
         """Features read once; their gradients, of the same type, written once."""
         queue = self.columns if self.op == "info_nce_queue" else 0
@@ -95,7 +99,7 @@ class Task:
         For NT-Xent half of the (2N)^2 similarities, which are symmetric, and both gradients that
         a pair has a part in. A way that does not keep the similarities forms them once more.
         """
-        pairs = 2 * self.rows**2 if self.op == "nt_xent" else self.rows * self.columns
+        pairs = self.similarities // 2 if self.op == "nt_xent" else self.similarities
         with_columns = self.op not in ("info_nce", "info_nce_queue")
         return 2 * pairs * self.dim * (3 if with_columns else 2)
 
@@ -107,7 +111,7 @@ def cases(device: str, small: bool) -> Iterator[Case]:
         tasks = [
             Task(op, 16, 48 if op == "info_nce_queue" else 16, 16, headline=True) for op in METHODS
         ]
-    yield from map(_case, tasks)
+    yield from (_case(task, device) for task in tasks)
 
 
 def _tasks(device: str) -> list[Task]:
@@ -158,21 +162,22 @@ def growth(device: str, small: bool) -> Iterator[Case]:
 
 
 def _grown(task: Task, axis: str, size: int, device: str) -> Case:
-    case = _case(task)
-    pairs = (2 * task.rows) ** 2 if task.op == "nt_xent" else task.rows * task.columns
-    stored = 4 * pairs * (6 if task.op == "clip_loss" else 4)
+    case = _case(task, device)
+    stored = 4 * task.similarities * (6 if task.op == "clip_loss" else 4)
     fits = stored <= (32e9 if device == "cuda" else 2e9)
     return growing(case, axis, size, without=() if fits else (EAGER, case.theirs))
 
 
-def _case(task: Task) -> Case:
+def _case(task: Task, device: str) -> Case:
     def public(*inputs: Tensor) -> Tensor:
         loss: Tensor = PUBLIC[task.op](*inputs)
         return loss
 
     complete = with_gradients(task.leaves, float(task.rows))
     wide = task.dtype == torch.float32
-    peers = _peers(task, complete)
+    own, peers = standard(task.op, public, REFERENCES[task.op], complete), _peers(task, complete)
+    if device == "cpu" and task.similarities > 1 << 24:  # it would take minutes
+        own = in_long_runs(own, EAGER, COMPILED)
     return Case(
         op=task.op,
         name=task.name,
@@ -181,7 +186,7 @@ def _case(task: Task) -> Case:
         checks=(Check("pairs", task.inputs, atol=1e-4 if wide else 0.1),),
         moved_bytes=task.moved_bytes,
         providers=(
-            *standard(task.op, public, REFERENCES[task.op], complete),
+            *own,
             *(_by_way(task, public, way, complete) for way in ("panels", "fused")),
             *peers,
         ),

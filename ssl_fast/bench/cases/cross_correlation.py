@@ -12,7 +12,7 @@ from ... import ops
 from ..._dispatch import OPS
 from ..case import Case, Check, Inputs, Provider
 from ..gradients import with_gradients
-from ..providers import growing, others, peer, standard
+from ..providers import COMPILED, EAGER, growing, in_long_runs, others, peer, standard
 
 OP = "barlow_twins_loss"
 WEIGHT, EPS = 0.0051, 1e-5
@@ -22,23 +22,25 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 def cases(device: str, small: bool) -> Iterator[Case]:
     """The paper's projector of 8,192 features; 2,048 with as many rows, and with few."""
     if small:
-        yield _case(16, 96, torch.float32, headline=True)
+        yield _case(device, 16, 96, torch.float32, headline=True)
         return
     shapes = [(256, 8192), (256, 2048), (2048, 2048)]
     for rows, features in shapes:
-        yield _case(rows, features, torch.float32, headline=features == 8192)
+        yield _case(device, rows, features, torch.float32, headline=features == 8192)
     for rows, features in shapes if device == "cuda" else shapes[:1]:
-        yield _case(rows, features, torch.bfloat16)
+        yield _case(device, rows, features, torch.bfloat16)
 
 
 def growth(device: str, small: bool) -> Iterator[Case]:
     """Over the number of features."""
     rows = 16 if small else 2048 if device == "cuda" else 256
     for features in (32, 64) if small else (512, 1024, 2048, 4096, 8192):
-        yield growing(_case(rows, features, torch.float32), "D", features)
+        yield growing(_case(device, rows, features, torch.float32), "D", features)
 
 
-def _case(rows: int, features: int, dtype: torch.dtype, headline: bool = False) -> Case:
+def _case(
+    device: str, rows: int, features: int, dtype: torch.dtype, headline: bool = False
+) -> Case:
     def inputs(device: str, seed: int) -> Inputs:
         """Two views that have half their variance in common."""
         generator = torch.Generator(device).manual_seed(seed)
@@ -66,6 +68,9 @@ def _case(rows: int, features: int, dtype: torch.dtype, headline: bool = False) 
 
         return by_feature
 
+    own = standard(OP, public, reference, complete)
+    if device == "cpu" and features > 4096:  # matrices of seconds
+        own = in_long_runs(own, EAGER, COMPILED)
     return Case(
         op=OP,
         name=f"Barlow Twins: {rows} x {features}, with gradients",
@@ -76,7 +81,7 @@ def _case(rows: int, features: int, dtype: torch.dtype, headline: bool = False) 
         # C [D, D] and the two slopes that it makes: 6 N D^2. Or of two Gram matrices [N, N], which
         # are symmetric, half, and the slopes that these make: 6 N^2 D.
         flops=6 * rows * features * min(rows, features),
-        providers=(*standard(OP, public, reference, complete), *_peers(features, complete)),
+        providers=(*own, *_peers(features, complete)),
         theirs="mmpretrain",
         headline=headline,
     )
