@@ -34,7 +34,7 @@ Function = Callable[..., Any]
 ENTROPY = {"type": "CrossEntropyLoss"}
 
 
-def hog_generator(nbins: int, pool: int, gaussian_window: int, tokens: bool) -> nn.Module:
+def hog_generator(nbins: int, pool: int, gaussian_window: int, tokens: bool = True) -> nn.Module:
     """MaskFeat's target generator: [B, 3, H, W] float32 to [B, 3, nbins, H / pool, W / pool].
 
     With `tokens` as it is: at 224 px then to [B, 196, 108].
@@ -75,6 +75,7 @@ def random_masking(ratio: float) -> Function:
     """(x [N, L, D], noise [N, L] or none: its own) to (kept tokens, mask, ids_restore)."""
 
     def masking(x: Tensor, noise: Tensor | None = None) -> Any:
+        """It asks torch.rand for its noise, so given noise comes from there; not compiled then."""
         if noise is None:
             return MAEViT.random_masking(None, x, ratio)
         return given_noise(x, noise)
