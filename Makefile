@@ -4,7 +4,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 TORCH ?= torch==2.13.0 torchvision==0.28.0
-BENCH_ARGS ?= --op hog
+BENCH_ARGS ?=
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 PRETRAIN_ARGS ?= --config configs/maskfeat_digits.yaml
 
@@ -40,16 +40,24 @@ test-integrations: $(foreach name,mmpretrain mmpretrain-mmengine-0.10 mmpretrain
 in_peers = SSL_FAST_REQUIRE_PEERS=1 OMP_NUM_THREADS=1 $(PEERS)/$(1)/bin/python -m pytest -n $(JOBS)
 
 # torch and all else come from the first environment, the peer and its own needs lie before them.
-$(PEERS)/%/.made: tests/requirements-%.txt $(BUILT)
+define make_peers
 	$(BIN)/python -m venv --clear $(@D)
 	$(BIN)/python -c 'import sysconfig; \
 	print("import site; site.addsitedir(%r)" % sysconfig.get_paths()["purelib"])' \
 	> $$($(@D)/bin/python -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])')/base.pth
 	$(@D)/bin/python -m pip install --quiet -r $<
 	touch $@
+endef
 
-bench: $(BUILT)
-	$(BIN)/python bench/run.py $(BENCH_ARGS)
+$(PEERS)/%/.made: tests/requirements-%.txt $(BUILT)
+	$(make_peers)
+
+# Everybody that is compared with, in one environment.
+$(PEERS)/bench/.made: bench/peers/requirements.txt $(BUILT)
+	$(make_peers)
+
+bench: $(PEERS)/bench/.made
+	$(PEERS)/bench/bin/python bench/run.py $(BENCH_ARGS)
 
 lint: $(SETUP)
 	$(BIN)/ruff check .

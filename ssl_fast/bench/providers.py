@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -14,10 +14,12 @@ from typing import Any
 import torch
 
 from .._dispatch import OPS, backends
-from .case import Provider, Skipped
+from .case import Case, Provider, Skipped
 
 Function = Callable[..., Any]
 PEERS = Path(__file__).resolve().parents[2] / "bench" / "peers"
+REQUIREMENTS = "bench/peers/requirements.txt"
+SERVED, EAGER, COMPILED = "as served", "reference eager", "reference compiled"
 
 
 def _alone(function: Function) -> Function:
@@ -44,12 +46,12 @@ def standard(
     """
     plain = Provider("reference", lambda device: reference)
     providers = (
-        replace(plain, name="reference eager"),
+        replace(plain, name=EAGER),
         under_torch_compile(plain),
         under_torch_compile(plain, "max-autotune-no-cudagraphs"),
         _kernel("compiled", op, public, ("cpu", "cuda")),
         _kernel("triton", op, public, ("cuda",)),
-        Provider("as served", lambda device: public),
+        Provider(SERVED, lambda device: public),
     )
     return tuple(_completed(provider, complete) for provider in providers)
 
@@ -64,6 +66,49 @@ def others(
     provider = Provider(name, prepare, packages=packages)
     compiled = replace(under_torch_compile(provider), thorough=True)
     return tuple(_completed(each, complete) for each in (provider, compiled))
+
+
+def on(
+    devices: str, prepare: Callable[[str], Function], reason: str = ""
+) -> Callable[[str], Function]:
+    """`prepare`, for devices of one type only.
+
+    Args:
+        reason: why it is not for the others.
+    """
+
+    def prepare_there(device: str) -> Function:
+        if device != devices:
+            raise Skipped(reason or f"timed on {devices} only")
+        return prepare(device)
+
+    return prepare_there
+
+
+def in_long_runs(providers: Iterable[Provider], *names: str) -> tuple[Provider, ...]:
+    """The providers, of which those of these names are left out of short runs."""
+    return tuple(
+        replace(provider, thorough=provider.thorough or provider.name in names)
+        for provider in providers
+    )
+
+
+def growing(case: Case, axis: str, size: int, without: Collection[str] = ()) -> Case:
+    """The case as one point of a curve: ours as served, the eager reference, and theirs.
+
+    Args:
+        axis, size: what grows, and how large it is here.
+        without: names of providers that cannot take this size.
+    """
+    names = {EAGER, SERVED, case.theirs}.difference(without)
+    return replace(
+        case,
+        name=f"over {axis}: {case.name}",
+        providers=tuple(provider for provider in case.providers if provider.name in names),
+        headline=False,
+        axis=axis,
+        size=size,
+    )
 
 
 def _completed(provider: Provider, complete: Callable[[Function], Function]) -> Provider:
@@ -122,6 +167,5 @@ def peer(module: str) -> ModuleType:
     try:
         spec.loader.exec_module(loaded)
     except ImportError as error:
-        command = f"pip install -r bench/peers/requirements-{module.removesuffix('_peer')}.txt"
-        raise Skipped(f"{error}; to install: `{command}`") from error
+        raise Skipped(f"{error}; to install: `pip install -r {REQUIREMENTS}`") from error
     return loaded

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ... import ops
 from ..._dispatch import OPS
 from ..case import Case, Check, Inputs, Provider
-from ..providers import standard, under_torch_compile
+from ..gradients import with_gradients
+from ..providers import COMPILED, EAGER, growing, in_long_runs, others, peer, standard
 
 OP = "barlow_twins_loss"
 WEIGHT, EPS = 0.0051, 1e-5
@@ -21,16 +22,25 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 def cases(device: str, small: bool) -> Iterator[Case]:
     """The paper's projector of 8,192 features; 2,048 with as many rows, and with few."""
     if small:
-        yield _case(16, 96, torch.float32)
+        yield _case(device, 16, 96, torch.float32, headline=True)
         return
     shapes = [(256, 8192), (256, 2048), (2048, 2048)]
     for rows, features in shapes:
-        yield _case(rows, features, torch.float32)
+        yield _case(device, rows, features, torch.float32, headline=features == 8192)
     for rows, features in shapes if device == "cuda" else shapes[:1]:
-        yield _case(rows, features, torch.bfloat16)
+        yield _case(device, rows, features, torch.bfloat16)
 
 
-def _case(rows: int, features: int, dtype: torch.dtype) -> Case:
+def growth(device: str, small: bool) -> Iterator[Case]:
+    """Over the number of features."""
+    rows = 16 if small else 2048 if device == "cuda" else 256
+    for features in (32, 64) if small else (512, 1024, 2048, 4096, 8192):
+        yield growing(_case(device, rows, features, torch.float32), "D", features)
+
+
+def _case(
+    device: str, rows: int, features: int, dtype: torch.dtype, headline: bool = False
+) -> Case:
     def inputs(device: str, seed: int) -> Inputs:
         """Two views that have half their variance in common."""
         generator = torch.Generator(device).manual_seed(seed)
@@ -48,42 +58,45 @@ def _case(rows: int, features: int, dtype: torch.dtype) -> Case:
         loss: Tensor = OPS[OP].reference(z0, z1, weight, EPS, False)[0]
         return loss
 
-    name = str(dtype).removeprefix("torch.")
-    law = Provider("mmpretrain's law", lambda device: _with_gradients(mmpretrain, rows))
-    own = standard(OP, public, reference, lambda loss: _with_gradients(loss, rows))
-    elements = rows * features
+    def complete(loss: Loss) -> Callable[..., tuple[Tensor, ...]]:
+        """The loss by feature, its gradients by row: of the size of a correlation."""
+        run = with_gradients((0, 1), float(rows))
+
+        def by_feature(z0: Tensor, z1: Tensor) -> tuple[Tensor, ...]:
+            value, *gradients = run(loss)(z0, z1)
+            return (value / features, *gradients)
+
+        return by_feature
+
+    own = standard(OP, public, reference, complete)
+    if device == "cpu" and features > 4096:  # matrices of seconds
+        own = in_long_runs(own, EAGER, COMPILED)
     return Case(
         op=OP,
-        name=f"{rows} x {features}, with gradients",
-        dtype=name,
-        reference=_with_gradients(reference, rows),
+        name=f"Barlow Twins: {rows} x {features}, with gradients",
+        dtype=str(dtype).removeprefix("torch."),
+        reference=complete(reference),
         checks=(Check("random views", inputs, atol=0.05 if dtype == torch.bfloat16 else 1e-3),),
-        moved_bytes=4 * elements * dtype.itemsize,
-        providers=(
-            *own,
-            law,
-            under_torch_compile(law),
-        ),
+        moved_bytes=4 * rows * features * dtype.itemsize,
+        # C [D, D] and the two slopes that it makes: 6 N D^2. Or of two Gram matrices [N, N], which
+        # are symmetric, half, and the slopes that these make: 6 N^2 D.
+        flops=6 * rows * features * min(rows, features),
+        providers=(*own, *_peers(features, complete)),
+        theirs="mmpretrain",
+        headline=headline,
     )
 
 
-def _with_gradients(loss: Loss, rows: int) -> Callable[..., tuple[Tensor, ...]]:
-    """The loss by feature, its gradients by row: of the size of a correlation."""
+def _peers(features: int, complete: Callable[[Loss], Any]) -> tuple[Provider, ...]:
+    def mmpretrain(device: str) -> Loss:
+        loss: Loss = peer("mmpretrain_peer").barlow_twins_loss(features, WEIGHT, device)
+        return loss
 
-    def run(z0: Tensor, z1: Tensor) -> tuple[Tensor, ...]:
-        leaves = [z.detach().requires_grad_() for z in (z0, z1)]
-        value = loss(*leaves)
-        gradients = torch.autograd.grad(value, leaves, torch.full_like(value, float(rows)))
-        return (value.detach() / z0.shape[1], *gradients)
+    def lightly(device: str) -> Loss:
+        loss: Loss = peer("lightly_peer").barlow_twins_loss(WEIGHT)
+        return loss
 
-    return run
-
-
-def mmpretrain(z0: Tensor, z1: Tensor) -> Tensor:
-    """The steps of mmpretrain's LatentCrossCorrelationHead and its loss, in one process."""
-    h0, h1 = (F.batch_norm(z, None, None, training=True, eps=EPS) for z in (z0, z1))
-    matrix = (h0.T @ h1).float() / z0.shape[0]
-    size = matrix.shape[0]
-    on = (torch.diagonal(matrix) - 1).pow(2).sum()
-    off = matrix.flatten()[:-1].view(size - 1, size + 1)[:, 1:].flatten().pow(2).sum()
-    return on + WEIGHT * off
+    return (
+        *others("mmpretrain", mmpretrain, ("mmpretrain",), complete),
+        *others("lightly", lightly, ("lightly",), complete),
+    )

@@ -10,14 +10,16 @@ from torch import Tensor
 
 from ... import ops
 from ..._dispatch import OPS
-from ..case import Case, Check, Inputs, Provider
-from ..providers import peer, standard, under_torch_compile
+from ..case import Case, Check, Inputs
+from ..providers import growing, others, peer, standard
 
+METHOD = "MaskFeat ViT-B at 224"
 SIZE, PATCH, NBINS, CELL, WINDOW, EPS = 224, 16, 9, 8, 16, 1e-12
 TOKENS = (SIZE // PATCH) ** 2
 WANTED = 78  # MaskFeat masks 40 % of 196
 TOKEN_BYTES = 3 * NBINS * (PATCH // CELL) ** 2 * 4  # float32 out
 IMAGE_BYTES = 3 * SIZE * SIZE
+HEADLINE = {(torch.float32, "all"), (torch.uint8, "all"), (torch.uint8, "ids")}
 DTYPES = (torch.float32, torch.uint8, torch.bfloat16)
 # Rounding turns the bin of single pixels of random floats, and with it a cell of bins; among
 # integers there is nothing to turn, whoever computes in float32.
@@ -34,9 +36,18 @@ def cases(device: str, small: bool) -> Iterator[Case]:
             yield _tokens(batch, dtype, choice)
 
 
-def _images(batch: int, device: str, seed: int, dtype: torch.dtype, integers: bool) -> Tensor:
+def growth(device: str, small: bool) -> Iterator[Case]:
+    """Over the image's side: cells, for mmpretrain makes tokens of 14 x 14 units only."""
+    batch = 2 if small else 128 if device == "cuda" else 8
+    for side in (32, 64) if small else (64, 128, 224, 384, 512):
+        yield growing(_hog(batch, torch.float32, side), "side", side)
+
+
+def _images(
+    batch: int, side: int, device: str, seed: int, dtype: torch.dtype, integers: bool
+) -> Tensor:
     generator = torch.Generator(device).manual_seed(seed)
-    shape = (batch, 3, SIZE, SIZE)
+    shape = (batch, 3, side, side)
     if integers:
         values = torch.randint(0, 256, shape, device=device, generator=generator)
     else:
@@ -52,11 +63,11 @@ def _chosen(batch: int, device: str, seed: int) -> Tensor:
 
 
 def _checks(
-    batch: int, dtype: torch.dtype, extra: Callable[[str, int], Inputs]
+    batch: int, side: int, dtype: torch.dtype, extra: Callable[[str, int], Inputs]
 ) -> tuple[Check, ...]:
     def inputs(integers: bool) -> Callable[[str, int], Inputs]:
         return lambda device, seed: (
-            _images(batch, device, seed, dtype, integers),
+            _images(batch, side, device, seed, dtype, integers),
             *extra(device, seed),
         )
 
@@ -66,21 +77,26 @@ def _checks(
     return Check("normal images", inputs(False), **FLOATS), integers
 
 
-def _hog(batch: int, dtype: torch.dtype) -> Case:
+def _hog(batch: int, dtype: torch.dtype, side: int = SIZE) -> Case:
     def reference(images: Tensor) -> Tensor:
         return OPS["hog"].reference(images, NBINS, CELL, WINDOW, EPS)
 
     def public(images: Tensor) -> Tensor:
         return ops.hog(images, NBINS, CELL, WINDOW)
 
+    output = 3 * NBINS * (side // CELL) ** 2 * 4
     return Case(
         op="hog",
-        name=f"{batch}x3x{SIZE}x{SIZE}, window {WINDOW}",
+        name=f"{METHOD if side == SIZE else 'MaskFeat'}: {batch}x3x{side}x{side}",
         dtype=_name(dtype),
         reference=reference,
-        checks=_checks(batch, dtype, lambda device, seed: ()),
-        moved_bytes=batch * (IMAGE_BYTES * dtype.itemsize + TOKENS * TOKEN_BYTES),
-        providers=standard("hog", public, reference),
+        checks=_checks(batch, side, dtype, lambda device, seed: ()),
+        moved_bytes=batch * (3 * side * side * dtype.itemsize + output),
+        providers=(
+            *standard("hog", public, reference),
+            *others("mmpretrain", _mmpretrain("cells"), ("mmpretrain",)),
+        ),
+        theirs="mmpretrain",
     )
 
 
@@ -103,19 +119,20 @@ def _tokens(batch: int, dtype: torch.dtype, choice: str) -> Case:
         mask = torch.zeros(batch, TOKENS, dtype=torch.bool, device=device)
         return (mask.scatter_(1, ids, True),)
 
-    providers = standard("hog_tokens", public, reference)
-    if dtype == torch.float32:  # all that it accepts
-        mmpretrain = _mmpretrain(choice)
-        providers = (*providers, mmpretrain, under_torch_compile(mmpretrain))
     amount = "all" if choice == "all" else f"{WANTED} by {choice}"
     return Case(
         op="hog_tokens",
-        name=f"{batch}x3x{SIZE}x{SIZE}, window {WINDOW}, {amount}",
+        name=f"{METHOD}: {batch}x3x{SIZE}x{SIZE}, {amount}",
         dtype=_name(dtype),
         reference=reference,
-        checks=_checks(batch, dtype, extra),
+        checks=_checks(batch, SIZE, dtype, extra),
         moved_bytes=batch * _token_bytes(choice, dtype.itemsize),
-        providers=providers,
+        providers=(
+            *standard("hog_tokens", public, reference),
+            *others("mmpretrain", _mmpretrain(choice), ("mmpretrain",)),
+        ),
+        theirs="mmpretrain",
+        headline=(dtype, choice) in HEADLINE,
     )
 
 
@@ -133,14 +150,15 @@ def _token_bytes(choice: str, itemsize: int) -> int:
     return pixels + TOKENS * (1 + TOKEN_BYTES)
 
 
-def _mmpretrain(choice: str) -> Provider:
-    """mmpretrain's module always makes all tokens; what is wanted is selected afterwards."""
+def _mmpretrain(choice: str) -> Callable[[str], Callable[..., Tensor]]:
+    """mmpretrain's module takes float32 and makes all tokens; these are selected afterwards."""
 
     def prepare(device: str) -> Callable[..., Tensor]:
-        generator = peer("mmpretrain_peer").hog_generator(NBINS, CELL, WINDOW).to(device)
+        make = peer("mmpretrain_peer").hog_generator
+        generator = make(NBINS, CELL, WINDOW, tokens=choice != "cells").to(device)
 
         def tokens(images: Tensor, chosen: Tensor | None = None) -> Tensor:
-            features = generator(images)
+            features = generator(images.float())
             if chosen is None:
                 return features
             if choice == "mask":
@@ -149,7 +167,7 @@ def _mmpretrain(choice: str) -> Provider:
 
         return tokens
 
-    return Provider("mmpretrain", prepare, packages=("mmpretrain",))
+    return prepare
 
 
 def _name(dtype: torch.dtype) -> str:

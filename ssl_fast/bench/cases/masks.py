@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,12 +15,13 @@ from torch import Tensor
 from ... import host, ops
 from ..._dispatch import OPS
 from ...ops.masks.arguments import block_law, ibot_law
-from ..case import Case, Check, Inputs, Provider, Skipped
-from ..providers import standard
+from ..case import Case, Check, Inputs, Provider
+from ..providers import growing, on, peer, standard
 
 GRID, MASKED = (14, 14), 75
 MIN_BLOCK, MIN_ASPECT = 4, 0.3
 LENGTH, RATIO = 196, 0.75
+Sampler = Callable[[Tensor], Any]
 
 
 class MaskedCells(Check):
@@ -46,16 +48,24 @@ class MaskedCrops(Check):
 
 def cases(device: str, small: bool) -> Iterator[Case]:
     """Batches, and single images, as a data loader's worker asks for them."""
-    yield _block_mask(4 if small else 256)
-    yield _random_mask(4 if small else 256)
-    yield _random_mask_from_noise(4 if small else 256)
-    yield _simmim_mask(4 if small else 256)
-    yield _ibot_mask(4 if small else 128, (16, 16))
+    batch = 4 if small else 256
+    yield replace(_block_mask(batch), headline=True)
+    yield replace(_random_mask(batch), headline=True)
+    yield _random_mask_from_noise(batch)
+    yield _simmim_mask(batch)
+    crops = _ibot_mask(4 if small else 128, (16, 16))
+    yield replace(crops, headline=device == "cuda")
     if not small:
         yield _block_mask(1)
         yield _random_mask(1)
         yield _simmim_mask(1)
-        yield _ibot_mask(128, (37, 37))
+        yield replace(_ibot_mask(128, (37, 37)), headline=device == "cuda")
+
+
+def growth(device: str, small: bool) -> Iterator[Case]:
+    """Over the number of masks."""
+    for count in (2, 4) if small else (16, 64, 256, 1024, 4096):
+        yield growing(_block_mask(count), "N", count)
 
 
 def _seeds(device: str, seed: int) -> Inputs:
@@ -74,25 +84,30 @@ def _block_mask(batch: int) -> Case:
     def on_host(seed: Tensor) -> Tensor:
         return torch.from_numpy(host.block_mask(batch, GRID, MASKED, seed=int(seed)))
 
-    def python_loop(seed: Tensor) -> Tensor:
-        rng = np.random.RandomState(int(seed))
-        return torch.from_numpy(np.stack([mask_in_python(rng) for _ in range(batch)]))
+    def mmpretrain(device: str) -> Sampler:
+        draw = peer("mmpretrain_peer").beit_masks(batch, GRID, MASKED, MIN_BLOCK)
+        return lambda seed: draw().to(seed.device)
 
-    # The reference tries until all images are done: torch.compile has no loop for that.
-    own = (p for p in standard("block_mask", public, reference) if p.name != "reference compiled")
     return Case(
         op="block_mask",
-        name=f"{batch} of {GRID[0]}x{GRID[1]}, {MASKED} masked",
+        name=f"BEiT: {batch} of {GRID[0]}x{GRID[1]}, {MASKED} masked",
         dtype="bool",
         reference=reference,
         checks=(MaskedCells("cells masked in each image", _seeds, atol=0.0),),
         moved_bytes=batch * (math.prod(GRID) + 8),
         providers=(
-            *own,
-            Provider("host (NumPy)", _on_cpu(on_host)),
-            Provider("Python loop, mmpretrain's law", _on_cpu(python_loop)),
+            *_without_compile(standard("block_mask", public, reference)),
+            Provider("host (NumPy)", on("cpu", lambda device: on_host)),
+            Provider("mmpretrain", mmpretrain, packages=("mmpretrain",)),
         ),
+        theirs="mmpretrain",
     )
+
+
+def _without_compile(providers: tuple[Provider, ...]) -> Iterator[Provider]:
+    """The references try until all images are done: torch.compile has no loop for that."""
+    left_out = ("reference compiled", "reference max-autotune")
+    return (provider for provider in providers if provider.name not in left_out)
 
 
 def _noise(batch: int) -> Callable[[str, int], Inputs]:
@@ -109,31 +124,40 @@ def _random_bytes(batch: int) -> int:
 
 
 def _random_mask(batch: int) -> Case:
-    """Keys of our own against MAE's, whose random numbers are given, not timed."""
+    """Keys of our own against random numbers of torch's."""
     kept = int(LENGTH * (1 - RATIO))
 
-    def reference(seed: Tensor, noise: Tensor) -> tuple[Tensor, ...]:
+    def reference(seed: Tensor) -> tuple[Tensor, ...]:
         return OPS["random_mask"].reference(seed, None, batch, LENGTH, kept)
 
-    def public(seed: Tensor, noise: Tensor) -> tuple[Tensor, ...]:
+    def public(seed: Tensor) -> tuple[Tensor, ...]:
         return ops.random_mask(batch, LENGTH, RATIO, seed=seed)
 
-    def on_host(seed: Tensor, noise: Tensor) -> tuple[Tensor, ...]:
+    def on_host(seed: Tensor) -> tuple[Tensor, ...]:
         arrays = host.random_mask(batch, LENGTH, RATIO, seed=int(seed))
         return tuple(map(torch.from_numpy, arrays))
 
+    def of(package: str) -> Callable[[str], Sampler]:
+        def prepare(device: str) -> Sampler:
+            draw = peer(f"{package}_peer").random_ids(batch, LENGTH, RATIO, device)
+            return lambda seed: draw()
+
+        return prepare
+
     return Case(
         op="random_mask",
-        name=f"{batch} of {LENGTH}, {kept} kept",
+        name=f"MAE at 224: {batch} of {LENGTH}, {kept} kept",
         dtype="int64",
         reference=reference,
-        checks=(Permutations("permutations", _noise(batch), atol=0.0),),
+        checks=(Permutations("permutations", _seeds, atol=0.0),),
         moved_bytes=_random_bytes(batch),
         providers=(
             *standard("random_mask", public, reference),
-            Provider("host (NumPy)", _on_cpu(on_host)),
-            Provider("MAE's two argsorts", lambda device: lambda seed, noise: mae(noise, False)),
+            Provider("host (NumPy)", on("cpu", lambda device: on_host)),
+            Provider("mmpretrain", of("mmpretrain"), packages=("mmpretrain",)),
+            Provider("lightly, completed", of("lightly"), packages=("lightly",)),
         ),
+        theirs="mmpretrain",
     )
 
 
@@ -148,23 +172,24 @@ def _random_mask_from_noise(batch: int) -> Case:
 
     return Case(
         op="random_mask_from_noise",
-        name=f"{batch} of {LENGTH}, {kept} kept",
+        name=f"MAE at 224: {batch} of {LENGTH}, {kept} kept",
         dtype="float32",
         reference=reference,
         checks=(Check("uniform noise", _noise(batch), atol=0.0),),
         moved_bytes=_random_bytes(batch) + 4 * batch * LENGTH,
         providers=(
             *standard("random_mask_from_noise", public, reference),
-            Provider("MAE's two argsorts", lambda device: lambda seed, noise: mae(noise, True)),
+            Provider("MAE's two argsorts", lambda device: lambda seed, noise: mae(noise)),
         ),
+        theirs="MAE's two argsorts",
     )
 
 
-def mae(noise: Tensor, stable: bool) -> tuple[Tensor, ...]:
-    """Masks by the algorithm of MAE's random_masking; stable where noise may be equal."""
+def mae(noise: Tensor) -> tuple[Tensor, ...]:
+    """Masks by the algorithm of MAE's random_masking, but stable: the noise may have equals."""
     kept = int(noise.shape[1] * (1 - RATIO))
-    order = torch.argsort(noise, dim=1, stable=stable)
-    ids_restore = torch.argsort(order, dim=1, stable=stable)
+    order = torch.argsort(noise, dim=1, stable=True)
+    ids_restore = torch.argsort(order, dim=1, stable=True)
     mask = torch.ones(noise.shape, device=noise.device)
     mask[:, :kept] = 0
     return order[:, :kept], ids_restore, torch.gather(mask, 1, ids_restore)
@@ -181,26 +206,23 @@ def _simmim_mask(batch: int) -> Case:
     def on_host(seed: Tensor) -> Tensor:
         return torch.from_numpy(host.simmim_mask(batch, seed=int(seed)))
 
-    def python_loop(seed: Tensor) -> Tensor:
-        rng = np.random.RandomState(int(seed))
-        masks = np.zeros((batch, 36), int)
-        for mask in masks:
-            mask[rng.permutation(36)[:22]] = 1
-        fine = [mask.reshape(6, 6).repeat(8, axis=0).repeat(8, axis=1) for mask in masks]
-        return torch.from_numpy(np.stack(fine))
+    def mmpretrain(device: str) -> Sampler:
+        draw = peer("mmpretrain_peer").simmim_masks(batch)
+        return lambda seed: draw().to(seed.device)
 
     return Case(
         op="random_mask",
-        name=f"SimMIM: {batch} of 48x48, 1408 masked",
+        name=f"SimMIM at 192: {batch} of 48x48, 1408 masked",
         dtype="bool",
         reference=reference,
         checks=(MaskedCells("cells masked in each image", _seeds, atol=0.0),),
         moved_bytes=batch * (48 * 48 + 8),
         providers=(
             *standard("random_mask", public, reference),
-            Provider("host (NumPy)", _on_cpu(on_host)),
-            Provider("Python loop, mmpretrain's law", _on_cpu(python_loop)),
+            Provider("host (NumPy)", on("cpu", lambda device: on_host)),
+            Provider("mmpretrain", mmpretrain, packages=("mmpretrain",)),
         ),
+        theirs="mmpretrain",
     )
 
 
@@ -218,51 +240,39 @@ def _ibot_mask(batch: int, grid: tuple[int, int]) -> Case:
         return torch.from_numpy(mask).view(batch, *grid)
 
     def python_loop(seed: Tensor) -> Tensor:
-        return collate_in_python(batch, grid, np.random.RandomState(int(seed)))
+        collated = collate_in_python(batch, grid, np.random.RandomState(int(seed)))
+        return collated.to(seed.device)
 
-    own = (p for p in standard("ibot_mask", public, reference) if p.name != "reference compiled")
+    def lightly(device: str) -> Sampler:
+        draw = peer("lightly_peer").ibot_masks(batch, grid, device)
+        return lambda seed: draw()
+
     return Case(
         op="ibot_mask",
-        name=f"{batch} of {grid[0]}x{grid[1]}, half of them masked",
+        name=f"DINOv2: {batch} of {grid[0]}x{grid[1]}, half of them masked",
         dtype="bool",
         reference=reference,
         checks=(MaskedCrops("number of masked crops", _seeds, atol=0.0),),
         moved_bytes=batch * (math.prod(grid) + 8) + 12 * law.upper_bound,
         providers=(
-            *own,
-            Provider("host (NumPy)", _on_cpu(on_host)),
-            Provider("Python loop, DINOv2's law", _on_cpu(python_loop)),
+            *_without_compile(standard("ibot_mask", public, reference)),
+            Provider("host (NumPy)", on("cpu", lambda device: on_host)),
+            Provider("DINOv2's steps", lambda device: python_loop),
+            Provider("lightly, masks alone", lightly, packages=("lightly",)),
         ),
+        theirs="DINOv2's steps",
     )
 
 
-def _on_cpu(function: Callable[..., Any]) -> Callable[[str], Callable[..., Any]]:
-    def prepare(device: str) -> Callable[..., Any]:
-        if device != "cpu":
-            raise Skipped("timed on the CPU only")
-        return function
-
-    return prepare
-
-
-def mask_in_python(rng: np.random.RandomState) -> NDArray[np.bool_]:
-    """One mask by the algorithm of mmpretrain's BEiTMaskGenerator, in plain Python over NumPy."""
-    mask = np.zeros(GRID, bool)
-    remaining = MASKED
-    while remaining:
-        remaining -= _try_blocks(mask, remaining, rng, last=0)
-    return mask
-
-
 def collate_in_python(batch: int, grid: tuple[int, int], rng: np.random.RandomState) -> Tensor:
-    """The masks of a batch by the algorithm of DINOv2's collate, with indices and weights."""
+    """The steps of DINOv2's collate, which is in no package: masks, indices and weights."""
     cells, masked = math.prod(grid), batch // 2
     ratios = np.linspace(0.1, 0.5, masked + 1)
     masks = [np.zeros(grid, bool) for _ in range(batch)]
     for mask, low, high in zip(masks, ratios[:-1], ratios[1:], strict=False):
         remaining = int(cells * rng.uniform(low, high))
         while remaining:
-            new = _try_blocks(mask, min(remaining, cells // 2), rng, last=1)
+            new = _try_blocks(mask, min(remaining, cells // 2), rng)
             remaining = remaining - new if new else 0
     rng.shuffle(masks)
     collated = torch.from_numpy(np.stack(masks)).flatten(1)
@@ -271,7 +281,7 @@ def collate_in_python(batch: int, grid: tuple[int, int], rng: np.random.RandomSt
     return collated.view(batch, *grid)
 
 
-def _try_blocks(mask: NDArray[np.bool_], cap: int, rng: np.random.RandomState, last: int) -> int:
+def _try_blocks(mask: NDArray[np.bool_], cap: int, rng: np.random.RandomState) -> int:
     """Masks the first acceptable one of ten blocks; returns its number of new cells, or 0."""
     height, width = mask.shape
     log_aspect = -math.log(MIN_ASPECT)
@@ -281,7 +291,7 @@ def _try_blocks(mask: NDArray[np.bool_], cap: int, rng: np.random.RandomState, l
         h, w = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
         if h >= height or w >= width:
             continue
-        top, left = rng.randint(height - h + last), rng.randint(width - w + last)
+        top, left = rng.randint(height - h + 1), rng.randint(width - w + 1)
         block = mask[top : top + h, left : left + w]
         new = h * w - int(block.sum())
         if 0 < new <= cap:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,12 +12,12 @@ from torch import Tensor
 
 from ... import ops
 from ..._dispatch import OPS
-from ..case import Case, Check, Inputs, Provider
-from ..providers import standard, under_torch_compile
+from ..case import Case, Check, Inputs
+from ..gradients import Loss, with_gradients
+from ..providers import growing, others, peer, standard
 
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 OP = "masked_patch_loss"
-Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,11 @@ class Task:
     def statistics(self) -> tuple[Any, Any]:
         return (MEAN, STD) if self.dtype == torch.uint8 else (None, None)
 
+    @property
+    def headline(self) -> bool:
+        """With its gradient, from either type of images."""
+        return self.method.startswith("MAE") and self.pred_dtype == torch.float32
+
     def inputs(self, device: str, seed: int) -> Inputs:
         """(prediction, images, mask): the prediction a leaf, the mask as the methods have it."""
         generator = torch.Generator(device).manual_seed(seed)
@@ -79,8 +84,9 @@ class Task:
 def cases(device: str, small: bool) -> Iterator[Case]:
     """MAE at 224 px, a uint8 batch and a normalised one; SimMIM on Swin's grid at 192 px."""
     batch = 2 if small else 256 if device == "cuda" else 64
-    mae = functools.partial(Task, "MAE", batch, 224, 16, 1, 0.75, True, 2, False)
-    simmim = functools.partial(Task, "SimMIM", batch, 192, 4, 8, 0.6, False, 1, True)
+    mae = functools.partial(_mae, batch, 224)
+    name = "SimMIM Swin-B at 192"
+    simmim = functools.partial(Task, name, batch, 192, 4, 8, 0.6, False, 1, True)
     tasks = [mae(torch.float32, torch.float32)]
     if not small:
         tasks += [mae(torch.uint8, torch.float32), mae(torch.uint8, torch.bfloat16)]
@@ -88,6 +94,18 @@ def cases(device: str, small: bool) -> Iterator[Case]:
     for task in tasks:
         yield _case(task, backward=False)
         yield _case(task, backward=True)
+
+
+def growth(device: str, small: bool) -> Iterator[Case]:
+    """Over the image's side, with the gradient."""
+    batch = 2 if small else 128 if device == "cuda" else 16
+    for side in (32, 64) if small else (64, 128, 224, 384, 512):
+        case = _case(_mae(batch, side, torch.float32, torch.float32), backward=True)
+        yield growing(case, "side", side)
+
+
+def _mae(batch: int, side: int, dtype: torch.dtype, pred_dtype: torch.dtype) -> Task:
+    return Task(f"MAE at {side}", batch, side, 16, 1, 0.75, True, 2, False, dtype, pred_dtype)
 
 
 def _case(task: Task, backward: bool) -> Case:
@@ -100,60 +118,28 @@ def _case(task: Task, backward: bool) -> Case:
     def reference(pred: Tensor, images: Tensor, mask: Tensor) -> Tensor:
         mean, std = (torch.tensor(x, device=pred.device) if x else None for x in task.statistics)
         options = (task.patch, task.norm_pix, task.p, mean, std)
-        return OPS[OP].reference(pred, images, mask.flatten(1) != 0, *options)
+        loss: Tensor = OPS[OP].reference(pred, images, mask.flatten(1) != 0, *options)
+        return loss
 
-    upstream = simmim_loss(task) if task.shaped else mae_loss(task)
-    complete = _with_gradient(task) if backward else _without_gradient
+    elements = task.batch * task.masked * 3 * task.patch**2
+    complete = with_gradients((0,), float(elements)) if backward else torch.no_grad()
     narrow = backward and task.pred_dtype != torch.float32
     layout = "image" if task.shaped else "tokens"
     return Case(
         op=OP,
-        name=f"{task.method} {task.batch}x3x{task.size}x{task.size}, patch {task.patch}, "
+        name=f"{task.method}: {task.batch}x3x{task.size}x{task.size}, patch {task.patch}, "
         f"{_name(task.pred_dtype)} {layout}{', with gradient' if backward else ''}",
         dtype=_name(task.dtype),
         reference=complete(reference),
         checks=(Check("random images", task.inputs, atol=0.05 if narrow else 2e-5),),
         moved_bytes=_moved_bytes(task, backward),
-        providers=_providers(public, reference, upstream, complete),
+        providers=(
+            *standard(OP, public, reference, complete),
+            *others("mmpretrain", functools.partial(_mmpretrain, task), ("mmpretrain",), complete),
+        ),
+        theirs="mmpretrain",
+        headline=backward and task.headline,
     )
-
-
-def _providers(
-    public: Loss, reference: Loss, upstream: Loss, complete: Callable[[Loss], Callable[..., Any]]
-) -> tuple[Provider, ...]:
-    """Compiled is the loss alone: autograd runs through it, as in training."""
-
-    def completed(provider: Provider) -> Provider:
-        return Provider(provider.name, lambda device: complete(provider.prepare(device)))
-
-    own = standard(OP, complete(public), complete(reference))
-    law = Provider("mmpretrain's law", lambda device: upstream)
-    return (
-        *(provider for provider in own if provider.name != "reference compiled"),
-        completed(under_torch_compile(Provider("reference", lambda device: reference))),
-        completed(law),
-        completed(under_torch_compile(law)),
-    )
-
-
-def _without_gradient(loss: Loss) -> Callable[..., Any]:
-    return torch.no_grad()(loss)
-
-
-def _with_gradient(task: Task) -> Callable[[Loss], Callable[..., Any]]:
-    """Scaled by the number of elements, so that the values are of the size of a difference."""
-    scale = float(task.batch * task.masked * 3 * task.patch**2)
-
-    def complete(loss: Loss) -> Callable[..., Any]:
-        def run(pred: Tensor, images: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-            leaf = pred.detach().requires_grad_()
-            value = loss(leaf, images, mask)
-            (gradient,) = torch.autograd.grad(value, leaf, torch.full_like(value, scale))
-            return value.detach(), gradient
-
-        return run
-
-    return complete
 
 
 def _moved_bytes(task: Task, backward: bool) -> int:
@@ -165,44 +151,16 @@ def _moved_bytes(task: Task, backward: bool) -> int:
     return task.batch * (2 * read + 3 * task.size**2 * task.pred_dtype.itemsize)
 
 
-def mae_loss(task: Task) -> Loss:
-    """The steps of mmpretrain's MAEPretrainHead and PixelReconstructionLoss, one by one."""
-
-    def loss(pred: Tensor, images: Tensor, mask: Tensor) -> Tensor:
-        images = _normalised(images)
-        batch, channels, height, width = images.shape
-        p, h, w = task.patch, height // task.patch, width // task.patch
-        target = torch.einsum("nchpwq->nhwpqc", images.reshape(batch, channels, h, p, w, p))
-        target = target.reshape(batch, h * w, p * p * channels)
-        if task.norm_pix:
-            mean = target.mean(dim=-1, keepdim=True)
-            variance = target.var(dim=-1, keepdim=True)
-            target = (target - mean) / (variance + 1e-6) ** 0.5
-        losses = ((pred - target) ** 2).mean(dim=-1)
-        return (losses * mask).sum() / mask.sum()
-
-    return loss
-
-
-def simmim_loss(task: Task) -> Loss:
-    """The steps of mmpretrain's SimMIMHead and PixelReconstructionLoss, one by one."""
-
-    def loss(pred: Tensor, images: Tensor, mask: Tensor) -> Tensor:
-        pixels = mask.repeat_interleave(task.patch, 1).repeat_interleave(task.patch, 2)
-        pixels = pixels.unsqueeze(1).contiguous()
-        images = _normalised(images)
-        losses = torch.nn.functional.l1_loss(pred, images, reduction="none")
-        return (losses * pixels).sum() / pixels.sum() / images.shape[1]
-
-    return loss
-
-
-def _normalised(images: Tensor) -> Tensor:
-    """What a preprocessor does to a uint8 batch before the model and the loss see it."""
-    if images.dtype != torch.uint8:
-        return images
-    mean, std = (torch.tensor(x, device=images.device).view(-1, 1, 1) for x in (MEAN, STD))
-    return (images.float() - mean) / std
+def _mmpretrain(task: Task, device: str) -> Loss:
+    """mmpretrain's head, of images as its preprocessor leaves them."""
+    module = peer("mmpretrain_peer")
+    make = module.simmim_loss if task.shaped else module.mae_loss
+    options = (task.patch,) if task.shaped else (task.patch, task.norm_pix)
+    head = make(*options)
+    if task.dtype != torch.uint8:
+        return lambda pred, images, mask: head(pred, images, mask)
+    mean, std = (torch.tensor(x, device=device).view(-1, 1, 1) for x in (MEAN, STD))
+    return lambda pred, images, mask: head(pred, (images.float() - mean) / std, mask)
 
 
 def _name(dtype: torch.dtype) -> str:

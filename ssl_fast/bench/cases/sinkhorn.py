@@ -10,7 +10,7 @@ from torch import Tensor
 from ... import ops
 from ..._dispatch import OPS
 from ..case import Case, Check, Inputs, Provider
-from ..providers import standard, under_torch_compile
+from ..providers import growing, others, peer, standard
 
 OP = "sinkhorn"
 ITERATIONS = 3
@@ -20,15 +20,30 @@ Assign = Callable[[Tensor], Tensor]
 def cases(device: str, small: bool) -> Iterator[Case]:
     """SwAV's 3,000 prototypes at epsilon 0.05; DINOv2's 65,536 at a temperature of 0.07."""
     if small:
-        yield _case("SwAV", 64, 96, 0.05, torch.float32)
+        yield _case("SwAV", 64, 96, 0.05, torch.float32, headline=True)
         return
     for samples in (512, 4096):
-        yield _case("SwAV", samples, 3000, 0.05, torch.float32)
+        yield _case("SwAV", samples, 3000, 0.05, torch.float32, headline=samples == 4096)
     yield _case("SwAV", 4096, 3000, 0.05, torch.bfloat16)
     yield _case("DINOv2", 2048 if device == "cuda" else 128, 65536, 0.07, torch.float32)
 
 
-def _case(method: str, samples: int, prototypes: int, epsilon: float, dtype: torch.dtype) -> Case:
+def growth(device: str, small: bool) -> Iterator[Case]:
+    """Over the number of prototypes."""
+    samples = 32 if small else 4096 if device == "cuda" else 512
+    for prototypes in (64, 128) if small else (1024, 4096, 16384, 32768, 65536):
+        case = _case("SwAV", samples, prototypes, 0.05, torch.float32)
+        yield growing(case, "prototypes", prototypes)
+
+
+def _case(
+    method: str,
+    samples: int,
+    prototypes: int,
+    epsilon: float,
+    dtype: torch.dtype,
+    headline: bool = False,
+) -> Case:
     def inputs(device: str, seed: int) -> Inputs:
         """Cosines of random features of 128 dimensions are about normal."""
         generator = torch.Generator(device).manual_seed(seed)
@@ -49,44 +64,36 @@ def _case(method: str, samples: int, prototypes: int, epsilon: float, dtype: tor
     elements = samples * prototypes
     return Case(
         op=OP,
-        name=f"{method} {samples} x {prototypes}, epsilon {epsilon}",
+        name=f"{method}: {samples} x {prototypes}, epsilon {epsilon}",
         dtype=name,
         reference=reference,
         # Of the mean assignment, 1 / K: the largest are hundreds of these.
         checks=(Check("random cosines", inputs, atol=0.02 / prototypes),),
         moved_bytes=elements * ((ITERATIONS + 1) * dtype.itemsize + 4),
-        providers=_providers(public, reference, epsilon),
+        providers=(*standard(OP, public, reference), *_peers(epsilon)),
+        theirs="mmpretrain",
+        headline=headline,
     )
 
 
-def _providers(public: Assign, reference: Assign, epsilon: float) -> tuple[Provider, ...]:
-    def with_epsilon(law: Callable[[Tensor, float], Tensor]) -> Assign:
-        return lambda scores: law(scores, epsilon)
+def _peers(epsilon: float) -> tuple[Provider, ...]:
+    def of(package: str) -> Callable[[str], Assign]:
+        def prepare(device: str) -> Assign:
+            assign: Assign = peer(f"{package}_peer").sinkhorn(epsilon, ITERATIONS)
+            return assign
 
-    laws = (
-        Provider("mmpretrain's law", lambda device: with_epsilon(mmpretrain)),
-        Provider("DINOv2's law", lambda device: with_epsilon(dinov2)),
+        return prepare
+
+    return (
+        *others("mmpretrain", of("mmpretrain"), ("mmpretrain",)),
+        *others("lightly", of("lightly"), ("lightly",)),
+        *others("DINOv2's steps", lambda device: lambda scores: dinov2(scores, epsilon)),
     )
-    return (*standard(OP, public, reference), *laws, *map(under_torch_compile, laws))
-
-
-@torch.no_grad()
-def mmpretrain(scores: Tensor, epsilon: float) -> Tensor:
-    """The steps of mmpretrain's `distributed_sinkhorn`, as SwAV's and lightly's, in one process."""
-    q = torch.exp(scores.float() / epsilon).t()
-    q = q / torch.sum(q)
-    for _ in range(ITERATIONS):
-        q = q / torch.sum(q, dim=1, keepdim=True)
-        q = q / q.shape[0]
-        q = q / torch.sum(q, dim=0, keepdim=True)
-        q = q / q.shape[1]
-    q = q * q.shape[1]
-    return q.t()
 
 
 @torch.no_grad()
 def dinov2(scores: Tensor, epsilon: float) -> Tensor:
-    """The steps of DINOv2's `sinkhorn_knopp_teacher`, which work in place."""
+    """The steps of DINOv2's `sinkhorn_knopp_teacher`, which is in no package."""
     q = torch.exp(scores.float() / epsilon).t()
     q /= torch.sum(q)
     for _ in range(ITERATIONS):
