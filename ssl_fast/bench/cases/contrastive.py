@@ -148,9 +148,9 @@ def growth(device: str, small: bool) -> Iterator[Case]:
         counts, dims = [1024, 4096, 16384, 32768, 65536], [64, 128, 256, 512, 1024]
         queues = [4096, 16384, 65536, 262144, 1048576]
     else:
-        counts, dims = [256, 512, 1024, 2048, 4096], [64, 128, 256, 512, 1024]
-        queues = [4096, 16384, 65536, 131072, 262144]
-    batch = 8 if small else 8192 if device == "cuda" else 2048
+        counts, dims = [256, 1024, 2048, 4096], [64, 256, 512, 1024]
+        queues = [4096, 16384, 65536, 262144]
+    batch = 8 if small else 8192 if device == "cuda" else 1024
     for count in counts:
         yield _grown(Task("nt_xent", count, count, counts[0] if small else 128), "N", count, device)
     for count in counts:
