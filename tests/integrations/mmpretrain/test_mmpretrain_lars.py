@@ -4,7 +4,6 @@ import pytest
 import torch
 from torch import nn
 
-from tests.integrations.mmpretrain.agreement import NoReads, Read
 from tests.integrations.peers import require
 
 mmpretrain = require("mmpretrain")
@@ -12,6 +11,7 @@ from mmpretrain.engine.optimizers import LARS  # noqa: E402
 
 from ssl_fast.integrations import mmpretrain as integration  # noqa: E402
 from ssl_fast.integrations.mmpretrain import lars as ours  # noqa: E402
+from tests.integrations.mmpretrain.agreement import NoReads, Read  # noqa: E402
 
 OPTIONS = {
     "plain": {},

@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch import nn
 
-from tests.integrations.mmpretrain.agreement import NoReads, Read
 from tests.integrations.peers import require
 
 mmpretrain = require("mmpretrain")
@@ -20,6 +19,7 @@ from mmpretrain.models.utils import CosineEMA  # noqa: E402
 
 from ssl_fast.integrations import mmpretrain as integration  # noqa: E402
 from ssl_fast.integrations.mmpretrain import momentum as ours  # noqa: E402
+from tests.integrations.mmpretrain.agreement import NoReads, Read  # noqa: E402
 
 pytestmark = pytest.mark.smoke
 AVERAGES = {

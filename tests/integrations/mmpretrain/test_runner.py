@@ -5,13 +5,13 @@ import json
 import os
 from pathlib import Path
 
-import mmengine
 import pytest
 import torch
 
 from tests.integrations.peers import require
 
 mmpretrain = require("mmpretrain")
+import mmengine  # noqa: E402
 from mmengine.model import ExponentialMovingAverage, MMDistributedDataParallel  # noqa: E402
 from mmengine.optim import build_optim_wrapper  # noqa: E402
 from mmengine.registry import DefaultScope  # noqa: E402
