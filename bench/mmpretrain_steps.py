@@ -265,8 +265,7 @@ def write_docs(path: Path) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measures, prints and writes; 1 if an algorithm failed."""
-    words = (machine.name_of("cpu").split(",")[0].replace(" Processor", "")).lower().split()[:2]
-    here = f"mmpretrain-steps-{'-'.join(words)}-{machine.name_of('cpu').split()[-2]}-cores.csv"
+    here = f"mmpretrain-steps-{machine.slug(machine.name_of('cpu'))}.csv"
     parser = argparse.ArgumentParser("mmpretrain_steps.py", description=__doc__.splitlines()[0])
     parser.add_argument("--algorithms", help="names with commas between; all if left out")
     parser.add_argument("--seconds", type=float, default=840.0, help="of the whole run")
