@@ -22,7 +22,7 @@ from .memory import peak_extra_mb, resident_extra_mb
 from .report import FAILED, OK, SKIPPED, Row
 from .timers import GRAPH_BELOW_MS, Clock, clock_for, cold_inputs, graph_of, quantiles
 
-MIN_ROUNDS, MAX_ROUNDS = 3, 1000
+MIN_ROUNDS, MAX_ROUNDS = 5, 1000
 TURN_MS = 50.0  # how long a provider with short calls has the machine in a round
 MAX_PER_TURN = 20
 LONG_MS = 500.0  # calls that need no second estimate

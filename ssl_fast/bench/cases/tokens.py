@@ -68,7 +68,9 @@ def _normal(device: str, seed: int, dtype: torch.dtype, *shape: int) -> Tensor:
 
 def _noise(device: str, seed: int, batch: int, length: int = TOKENS) -> Tensor:
     generator = torch.Generator(device).manual_seed(seed)
-    return torch.rand(batch, length, device=device, generator=generator)
+    noise = torch.rand(batch, length, device=device, generator=generator)
+    # Ranks: of equal random numbers, which are there in long rows, sorts leave the order open.
+    return noise.argsort(dim=1).argsort(dim=1) / noise.shape[1]
 
 
 def _kept(length: int) -> int:
