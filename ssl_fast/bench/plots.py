@@ -165,7 +165,7 @@ def growth_lines(series: Series, value: str) -> str:
     Args:
         value: "ms", or "MB" of memory beyond inputs and outputs.
     """
-    import matplotlib
+    import matplotlib.ticker
 
     with matplotlib.rc_context({**STYLE, "svg.hashsalt": f"{series.name} {value}"}):
         figure, axes = _figure(3.6)
@@ -190,6 +190,9 @@ def growth_lines(series: Series, value: str) -> str:
             )
         ticks = sorted({row.size for row in series.rows})
         axes.set_xticks(ticks, [f"{size:,}" for size in ticks])
+        low, high = axes.get_ylim()
+        if high < 100 * low:  # powers of ten alone would be one mark or none
+            axes.yaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 5)))
         axes.yaxis.set_major_formatter(lambda value, _: _number(value))
         axes.minorticks_off()
         axes.set_xlabel(series.axis)
