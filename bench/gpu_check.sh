@@ -171,7 +171,7 @@ headline() {
       --seconds 0.5 --out "$OUT/headline" --csv "$OUT/headline.csv"
   else
     note bench-headline-cuda skipped "$NO_GPU"
-    run_step bench-headline-cpu 200 "$PYTHON" bench/run.py --cases headline --small \
+    run_step bench-headline-cpu 300 "$PYTHON" bench/run.py --cases headline --small \
       --seconds 0.05 --allocator default --providers "reference eager,as served"
   fi
 }
