@@ -31,7 +31,7 @@ test: $(BUILT)
 # versions with all tests, others with those marked as smoke. A missing peer is a failure here.
 test-integrations: $(foreach name,mmpretrain mmpretrain-mmengine-0.10 mmpretrain-onedl \
 		lightly-open_clip lightly-open_clip-older,$(PEERS)/$(name)/.made)
-	$(call in_peers,mmpretrain) tests/integrations/mmpretrain
+	$(call in_peers,mmpretrain) tests/integrations/mmpretrain tests/nn/test_hog_generator.py
 	$(call in_peers,mmpretrain-mmengine-0.10) tests/integrations/mmpretrain -m smoke
 	$(call in_peers,mmpretrain-onedl) tests/integrations/mmpretrain -m smoke
 	$(call in_peers,lightly-open_clip) tests/integrations/lightly tests/integrations/open_clip
