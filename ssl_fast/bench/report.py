@@ -13,8 +13,19 @@ KEY = ("op", "case", "dtype", "provider", "allocator", "device")
 OK, SKIPPED, FAILED = "ok", "skipped", "failed"
 
 
+class WithStatus:
+    """A row of any results; its dataclass says where among the columns the status stands."""
+
+    status: str
+
+    @property
+    def kind(self) -> str:
+        """The status without its reason."""
+        return self.status.split(":", 1)[0]
+
+
 @dataclass
-class Row:
+class Row(WithStatus):
     """What one provider did in one case. Numbers are None unless the status is "ok".
 
     Attributes:
@@ -70,11 +81,6 @@ class Row:
     date: str = ""
 
     @property
-    def kind(self) -> str:
-        """The status without its reason."""
-        return kind_of(self.status)
-
-    @property
     def of_floor(self) -> float | None:
         """Share of the nearest ceiling reached: of the copy's speed or of the product's."""
         shares = [share for share in (self.copy_share, self.product_share) if share is not None]
@@ -82,10 +88,6 @@ class Row:
 
 
 Key = Sequence[str]
-
-
-def kind_of(status: str) -> str:
-    return status.split(":", 1)[0]
 
 
 def columns_of(kind: type) -> tuple[str, ...]:

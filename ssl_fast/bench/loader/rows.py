@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..report import OK, kind_of
+from ..report import OK, WithStatus
 
 TITLE = "Data loading"
 KEY = ("law", "work", "workers", "batch", "provider")
@@ -23,7 +23,7 @@ COLUMNS = {
 
 
 @dataclass
-class LoaderRow:
+class LoaderRow(WithStatus):
     """One maker of masks. Numbers are None unless the status is "ok".
 
     Attributes:
@@ -55,8 +55,3 @@ class LoaderRow:
     versions: str = ""
     commit: str = ""
     date: str = ""
-
-    @property
-    def kind(self) -> str:
-        """The status without its reason."""
-        return kind_of(self.status)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..report import OK, kind_of
+from ..report import OK, WithStatus
 
 TITLE = "Whole training steps"
 KEY = ("method", "size", "batch", "precision", "provider", "device")
@@ -28,7 +28,7 @@ COLUMNS = {
 
 
 @dataclass
-class StepRow:
+class StepRow(WithStatus):
     """One provider of one method. Numbers are None unless the status is "ok".
 
     Attributes:
@@ -72,8 +72,3 @@ class StepRow:
     versions: str = ""
     commit: str = ""
     date: str = ""
-
-    @property
-    def kind(self) -> str:
-        """The status without its reason."""
-        return kind_of(self.status)
