@@ -1,16 +1,22 @@
-"""A loss with its gradients, as training takes it; and one in blocks of rows, for the truth."""
+"""A loss with its gradients, as training takes it, or its backward alone; and losses in blocks of
+rows, for the truth.
+"""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+import torch._functorch.config
 import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 Loss = Callable[..., Tensor]
+# What of an op is timed.
+FORWARD, BOTH, BACKWARD = "forward", "both", "backward"
 BLOCK = 1024
 
 
@@ -35,6 +41,41 @@ def with_gradients(
         return run
 
     return complete
+
+
+class Staged:
+    """A function in two steps, of which the second alone is timed.
+
+    Args:
+        stage: takes the inputs, does the first step, and returns the second, which can be called
+            again and again.
+    """
+
+    def __init__(self, stage: Callable[..., Callable[[], Any]]) -> None:
+        self.stage = stage
+
+    def __call__(self, *inputs: Any) -> Any:
+        """Both steps."""
+        return self.stage(*inputs)()
+
+
+def backward_of(
+    function: Callable[..., Tensor], leaves: Sequence[int], gradient: Tensor | float, inputs: Any
+) -> Callable[[], tuple[Tensor, ...]]:
+    """Runs a function; what is returned takes its output's gradient back to the leaves."""
+    asking = {i: inputs[i].detach().requires_grad_() for i in leaves}
+    # Else torch.compile would let its backward run once only.
+    with torch._functorch.config.patch(donated_buffer=False):
+        output = function(*(asking.get(i, part) for i, part in enumerate(inputs)))
+    incoming = gradient if isinstance(gradient, Tensor) else torch.full_like(output, gradient)
+    return functools.partial(
+        torch.autograd.grad, output, list(asking.values()), incoming, retain_graph=True
+    )
+
+
+def backward_alone(leaves: Sequence[int], scale: float = 1.0) -> Callable[[Loss], Staged]:
+    """As `with_gradients`, but the loss itself is not timed and not among the outputs."""
+    return lambda loss: Staged(lambda *inputs: backward_of(loss, leaves, scale, inputs))
 
 
 # ---- The contrastive losses, whose float64 matrices would not fit, by blocks of rows

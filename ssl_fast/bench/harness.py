@@ -18,14 +18,25 @@ import torch
 from .. import backend
 from . import ceilings, machine
 from .case import Agreement, Case, Inputs, Provider, Skipped, compare, truth_of
+from .gradients import Staged
 from .memory import peak_extra_mb, resident_extra_mb
 from .report import FAILED, OK, SKIPPED, Row
-from .timers import GRAPH_BELOW_MS, Clock, clock_for, cold_inputs, graph_of, quantiles
+from .timers import (
+    GRAPH_BELOW_MS,
+    Clock,
+    can_be_captured,
+    clock_for,
+    cold_inputs,
+    graph_of,
+    host_ms,
+    quantiles,
+)
 
 MIN_ROUNDS, MAX_ROUNDS = 5, 1000
 LONG_ROUND, FEW_ROUNDS = 3.0, 3  # of rounds of so many seconds and more, fewer have to do
 TURN_MS = 50.0  # how long a provider with short calls has the machine in a round
 MAX_PER_TURN = 20
+STAGED = 4  # inputs for which a first step is done
 LONG_MS = 500.0  # calls that need no second estimate
 MIN_SAMPLE_MS = 0.2  # shorter calls are measured several at a time
 
@@ -86,6 +97,8 @@ def run_case(case: Case, device: str, allocator: str, seconds: float) -> list[Ro
     rotation = cold_inputs(case.checks[0].make_inputs, device)
     for lane in lanes:
         lane.rotation = rotation
+        if isinstance(lane.function, Staged):
+            _stage(lane, lane.function)
     bounds: dict[str, Lane] = {}
     for ceiling in ceilings.ceilings_of(case, device):
         (bound,), bound_rows = _prepare(ceiling, device, allocator)
@@ -146,6 +159,13 @@ def _one_line(error: Exception) -> str:
     return f"{type(error).__name__}: {text[:300]}"
 
 
+def _stage(lane: Lane, function: Staged) -> None:
+    """Does the first step for some of the inputs: what it keeps may be large."""
+    with lane.active():
+        lane.rotation = [(function.stage(*inputs),) for inputs in lane.rotation[:STAGED]]
+    lane.function = lambda second: second()
+
+
 def warm_up(lane: Lane, clock: Clock, device: str) -> None:
     """Calls the lane until it is warm, measures its memory, plans its turns."""
     inputs = itertools.cycle(lane.rotation)
@@ -154,15 +174,16 @@ def warm_up(lane: Lane, clock: Clock, device: str) -> None:
     with lane.active():
         if device == "cuda":
             lane.call()  # on a CPU the comparison has warmed it
+            lane.row.host_ms = host_ms(lane.call)
         lane.row.extra_mb = peak_extra_mb(lane.call, device)
         if device == "cpu":
             lane.row.resident_mb = resident_extra_mb(lane.call)
         estimate = lane.sample(clock)
         if estimate < LONG_MS:
             estimate = min(estimate, lane.sample(clock))
-        if device == "cuda" and estimate < GRAPH_BELOW_MS:
-            with contextlib.suppress(RuntimeError):  # not everybody's code can be captured
-                lane.call, lane.calls = graph_of(lane.function, lane.rotation)
+        if device == "cuda" and estimate < GRAPH_BELOW_MS and can_be_captured(lane.call):
+            with contextlib.suppress(RuntimeError):  # what that does not see
+                lane.call, lane.calls = graph_of(lane.function, lane.rotation, estimate)
                 lane.row.timing = "graph"
                 estimate = lane.sample(clock)
     one = max(estimate * lane.calls, 1e-6)

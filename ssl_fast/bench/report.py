@@ -33,6 +33,7 @@ class Row(WithStatus):
         median_ms, p20_ms, p80_ms: of one call.
         samples: how many measurements these are of.
         timing: "clock", "events" or "graph" (replay of a CUDA graph).
+        host_ms: how long a call keeps the CPU busy until its work is queued (GPU only).
         gb_per_s: bytes that must be moved, over the median.
         copy_share: time of a copy of as many bytes, measured in the same rounds, over the median.
         gflop_per_s: floating-point operations of the products that must be done, over the median.
@@ -61,6 +62,7 @@ class Row(WithStatus):
     p80_ms: float | None = None
     samples: int | None = None
     timing: str = ""
+    host_ms: float | None = None
     gb_per_s: float | None = None
     copy_share: float | None = None
     gflop_per_s: float | None = None
@@ -164,7 +166,7 @@ def _cell(value: object) -> str:
 
 
 HEADER = (
-    *("provider", "allocator", "median ms", "p20 to p80", "GB/s", "GFLOP/s", "of floor"),
+    *("provider", "allocator", "median ms", "p20 to p80", "host ms", "GB/s", "GFLOP/s", "of floor"),
     *("extra MB", "resident MB", "max error", "turned"),
 )
 
@@ -214,7 +216,7 @@ def _line(row: Row) -> tuple[str, ...]:
     spread = f"{_cell(row.p20_ms)} to {_cell(row.p80_ms)}"
     return (
         *(row.provider, row.allocator, _cell(row.median_ms), spread),
-        *(_cell(row.gb_per_s), _cell(row.gflop_per_s), share),
+        *(_cell(row.host_ms), _cell(row.gb_per_s), _cell(row.gflop_per_s), share),
         *(_cell(row.extra_mb), _cell(row.resident_mb), _cell(row.max_error)),
         _cell(row.turned),
     )

@@ -14,7 +14,8 @@ from .._dispatch import OPS, native
 from . import machine, report
 from .worker import MARK, Job
 
-TESTS = machine.ROOT / "tests" / "ops" / "test_every_op.py"
+TESTS = machine.ROOT / "tests" / "ops"
+FILES = {"cpu": "test_every_op.py", "cuda": "test_every_op_on_gpu.py"}
 # torch's profiler, which counts memory, would announce itself at every start.
 QUIET = {"KINETO_LOG_LEVEL": "99"}
 
@@ -30,7 +31,8 @@ def run_tests(families: Sequence[str], device: str) -> None:
         Refused: if one fails, or there are none. Where the tests are not at hand (an installed
             wheel) a line says so, and the comparison with the reference has to do.
     """
-    if not TESTS.is_file():
+    tests = TESTS / FILES[device]
+    if not tests.is_file():
         print("the tests are not here: only the outputs are compared", file=sys.stderr)
         return
     if importlib.util.find_spec("pytest") is None:
@@ -38,7 +40,7 @@ def run_tests(families: Sequence[str], device: str) -> None:
     wanted = " or ".join(f"{name}-" for name in OPS if family_of(name) in families)
     who = "on_gpu" if device == "cuda" else f"compiled-{native.instruction_set() or 'none'}"
     expression = f"(test_truth or test_true_gradients) and {who} and ({wanted})"
-    command = [sys.executable, "-m", "pytest", "-q", "-x", str(TESTS), "-k", expression]
+    command = [sys.executable, "-m", "pytest", "-q", "-x", str(tests), "-k", expression]
     if importlib.util.find_spec("xdist") is not None:
         command += ["-n", str(os.cpu_count() or 1)]
     print(f"running the tests of {', '.join(families)}", file=sys.stderr, flush=True)

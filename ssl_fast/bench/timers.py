@@ -10,12 +10,14 @@ from typing import Any, Protocol
 
 import torch
 
-from .case import Inputs, bytes_of
+from .case import Inputs, bytes_of, tensors_of
 
-# Launches shorter than this are replayed from a CUDA graph: else Python's launch would be timed.
-# Twice 50 us and more, because an estimate by events contains that launch.
-GRAPH_BELOW_MS = 0.2
+# Calls shorter than this are replayed from a CUDA graph: else Python and the launches would be
+# timed, which a training step hides behind the GPU's work; they have a column of their own. In
+# longer calls they no longer show, and a graph would keep what they allocate.
+GRAPH_BELOW_MS = 20.0
 GRAPH_CALLS = 10
+GRAPH_MS = 40.0  # of one replay, but two calls at least
 COLD_BUDGET = 2**30
 DEFAULT_CACHE = 32 * 2**20
 
@@ -80,15 +82,43 @@ def cold_inputs(make_inputs: Callable[[str, int], Inputs], device: str) -> list[
     return [first, *(make_inputs(device, seed) for seed in range(1, count))]
 
 
+def host_ms(function: Callable[[], Any], calls: int = 5) -> float:
+    """Median of how long a call keeps the CPU busy: until it returns, its work being queued."""
+    samples = []
+    for _ in range(calls):
+        torch.cuda.synchronize()
+        samples.append(CpuClock().elapsed_ms(function))
+    torch.cuda.synchronize()
+    return quantiles(samples)[0]
+
+
+def can_be_captured(function: Callable[[], Any]) -> bool:
+    """Whether a call leaves all its work to the GPU, without waiting for it.
+
+    Asked before a capture, since one that fails leaves torch's generator unusable.
+    """
+    mode = torch.cuda.get_sync_debug_mode()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        return all(tensor.is_cuda for tensor in tensors_of(function()))
+    except RuntimeError:
+        return False
+    finally:
+        torch.cuda.set_sync_debug_mode(mode)
+
+
 def graph_of(
-    function: Callable[..., Any], rotation: Sequence[Inputs]
+    function: Callable[..., Any], rotation: Sequence[Inputs], estimate: float
 ) -> tuple[Callable[[], Any], int]:
     """A CUDA graph that calls `function` on one input after the other: (replay, number of calls).
+
+    Args:
+        estimate: milliseconds of one call.
 
     Raises:
         RuntimeError: if the function does what a graph cannot hold, such as a synchronisation.
     """
-    calls = max(GRAPH_CALLS, len(rotation))
+    calls = max(2, min(max(GRAPH_CALLS, len(rotation)), int(GRAPH_MS / max(estimate, 1e-6))))
     torch.cuda.synchronize()
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):

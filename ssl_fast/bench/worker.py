@@ -55,6 +55,7 @@ def run(job: Job) -> Iterator[list[Row]]:
         return
     if job.threads:
         torch.set_num_threads(job.threads)
+    torch.backends.cudnn.allow_tf32 = False  # as for all other products: convolutions are compared
     about: dict[str, Any] = {
         "threads": torch.get_num_threads(),
         "machine": machine.name_of(job.device),

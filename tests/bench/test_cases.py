@@ -65,6 +65,8 @@ def _multiplying() -> list[Case]:
 def test_flops_are_those_of_plain_torch(case: Case) -> None:
     plain = provider(case, EAGER).prepare("cpu")
     inputs = case.checks[0].make_inputs("cpu", 0)
+    if isinstance(plain, gradients.Staged):
+        plain, inputs = plain.stage(*inputs), ()
     with FlopCounterMode(display=False) as counter:
         plain(*inputs)
     assert counter.get_total_flops() == case.flops * EXTRA.get(case.op, 1)
@@ -85,6 +87,22 @@ def test_truth_in_blocks(op: str, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = complete(contrastive.REFERENCES[op])(*inputs)
     for one, other in zip(tensors_of(got), tensors_of(expected), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("op", ["random_masking", "restore_tokens", "masked_patch_loss"])
+def test_backward_alone_is_the_backward_of_both(op: str) -> None:
+    family = "reconstruction" if op == "masked_patch_loss" else "tokens"
+    cases = {case.name: case for case in load(family, "cpu", True) if case.op == op}
+    alone = next(name for name in cases if name.endswith("alone"))
+    both = alone.replace("backward alone", "with backward").replace(
+        "gradient alone", "with gradient"
+    )
+    inputs = cases[alone].checks[-1].make_inputs("cpu", 0)
+    gradients_alone = provider(cases[alone], SERVED).prepare("cpu")(*inputs)
+    outputs = provider(cases[both], SERVED).prepare("cpu")(*inputs)
+    expected = outputs[-len(gradients_alone) :]
+    assert all(map(torch.equal, gradients_alone, expected))
+    assert len(gradients_alone) < len(outputs)
 
 
 def test_gradients_of_scalars_stay_as_they_are() -> None:

@@ -142,7 +142,7 @@ def test_truth(name):
 """
     file = tmp_path / "test_every_op.py"
     file.write_text(planted)
-    monkeypatch.setattr(runner, "TESTS", file)
+    monkeypatch.setattr(runner, "TESTS", tmp_path)
     monkeypatch.setattr(runner, "run_job", lambda job: [])
     assert command.main(["--op", "hog", "--cases", "all", "--small"]) == 1
     output = capsys.readouterr()

@@ -1,4 +1,4 @@
-"""Every registered op through every backend, dtype and sample."""
+"""Every registered op through every backend, dtype and sample. See test_every_op_on_gpu.py too."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def serving(name: str, op: str, device: str = "cpu") -> Iterator[None]:
 def skip_for_interpreter(sample: Sample) -> None:
     """Skips what Triton's interpreter, which serves the CPU, does not or should not do."""
     if torch.cuda.is_available():
-        pytest.skip("Triton has a GPU here: see the tests on_gpu")
+        pytest.skip("Triton has a GPU here: see test_every_op_on_gpu.py")
     if sample.large:
         pytest.skip("too large for Triton's interpreter")
 
@@ -78,41 +78,6 @@ def test_true_gradients(op: str, dtype: torch.dtype, sample: Sample, name: str) 
         skip_for_interpreter(sample)
     with serving(name, op):
         checks.check_gradients_against_truth(OPS[op], sample)
-
-
-@pytest.mark.gpu
-@pytest.mark.parametrize("name", ["reference", "compiled", "triton"])
-@pytest.mark.parametrize(("op", "dtype", "sample"), CALLS)
-def test_truth_on_gpu(op: str, dtype: torch.dtype, sample: Sample, name: str) -> None:
-    with serving(name, op, "cuda"):
-        checks.check_against_truth(OPS[op], sample.to("cuda"))
-
-
-@pytest.mark.gpu
-@pytest.mark.parametrize("name", ["reference", "compiled", "triton"])
-@pytest.mark.parametrize(("op", "dtype", "sample"), GRADIENT_CALLS)
-def test_true_gradients_on_gpu(op: str, dtype: torch.dtype, sample: Sample, name: str) -> None:
-    with serving(name, op, "cuda"):
-        checks.check_gradients_against_truth(OPS[op], sample.to("cuda"))
-
-
-@pytest.mark.gpu
-@pytest.mark.parametrize("name", ["compiled", "triton"])
-@pytest.mark.parametrize("op", OPS)
-def test_cuda_graph(op: str, name: str) -> None:
-    """Nothing in the op synchronises or allocates outside the graph's pool."""
-    samples = SAMPLES[op]
-    sample = next(samples.make(samples.dtypes[0])).to("cuda")
-    with serving(name, op, "cuda"):
-        expected = checks.outputs_of(OPS[op].overload(*sample.args))  # warm up: tables, compilation
-        torch.cuda.synchronize()
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            results = checks.outputs_of(OPS[op].overload(*sample.args))
-        graph.replay()
-        torch.cuda.synchronize()
-        for result, eager in zip(results, expected, strict=True):
-            assert torch.equal(result.nan_to_num(), eager.nan_to_num())
 
 
 @pytest.mark.parametrize("name", ["reference", *CPU_BACKENDS[1:]])

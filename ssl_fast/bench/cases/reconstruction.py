@@ -1,4 +1,4 @@
-"""The reconstruction loss as MAE and SimMIM take it, forward and with the gradient."""
+"""The reconstruction loss as MAE and SimMIM take it: forward, with the gradient, gradient alone."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 from ... import ops
 from ..._dispatch import OPS
 from ..case import Case, Check, Inputs
-from ..gradients import Loss, with_gradients
+from ..gradients import BACKWARD, BOTH, FORWARD, Loss, backward_alone, with_gradients
 from ..providers import growing, others, peer, standard
 
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
@@ -92,15 +92,15 @@ def cases(device: str, small: bool) -> Iterator[Case]:
         tasks += [mae(torch.uint8, torch.float32), mae(torch.uint8, torch.bfloat16)]
     tasks += [simmim(torch.float32, torch.float32)]
     for task in tasks:
-        yield _case(task, backward=False)
-        yield _case(task, backward=True)
+        for way in (FORWARD, BOTH, BACKWARD):
+            yield _case(task, way)
 
 
 def growth(device: str, small: bool) -> Iterator[Case]:
     """Over the image's side, with the gradient."""
     batch = 2 if small else 128 if device == "cuda" else 16
     for side in (32, 64) if small else (64, 128, 224, 384, 512):
-        case = _case(_mae(batch, side, torch.float32, torch.float32), backward=True)
+        case = _case(_mae(batch, side, torch.float32, torch.float32), BOTH)
         yield growing(case, "side", side)
 
 
@@ -108,7 +108,7 @@ def _mae(batch: int, side: int, dtype: torch.dtype, pred_dtype: torch.dtype) -> 
     return Task(f"MAE at {side}", batch, side, 16, 1, 0.75, True, 2, False, dtype, pred_dtype)
 
 
-def _case(task: Task, backward: bool) -> Case:
+def _case(task: Task, way: str) -> Case:
     def public(pred: Tensor, images: Tensor, mask: Tensor) -> Tensor:
         mean, std = task.statistics
         return ops.masked_patch_loss(
@@ -122,33 +122,40 @@ def _case(task: Task, backward: bool) -> Case:
         return loss
 
     elements = task.batch * task.masked * 3 * task.patch**2
-    complete = with_gradients((0,), float(elements)) if backward else torch.no_grad()
-    narrow = backward and task.pred_dtype != torch.float32
+    complete: Any = {
+        FORWARD: torch.no_grad(),
+        BOTH: with_gradients((0,), float(elements)),
+        BACKWARD: backward_alone((0,), float(elements)),
+    }[way]
+    narrow = way != FORWARD and task.pred_dtype != torch.float32
     layout = "image" if task.shaped else "tokens"
     return Case(
         op=OP,
         name=f"{task.method}: {task.batch}x3x{task.size}x{task.size}, patch {task.patch}, "
-        f"{_name(task.pred_dtype)} {layout}{', with gradient' if backward else ''}",
+        f"{_name(task.pred_dtype)} {layout}{_and(way)}",
         dtype=_name(task.dtype),
         reference=complete(reference),
         checks=(Check("random images", task.inputs, atol=0.05 if narrow else 2e-5),),
-        moved_bytes=_moved_bytes(task, backward),
+        moved_bytes=_moved_bytes(task, way),
         providers=(
             *standard(OP, public, reference, complete),
             *others("mmpretrain", functools.partial(_mmpretrain, task), ("mmpretrain",), complete),
         ),
         theirs="mmpretrain",
-        headline=backward and task.headline,
+        headline=way == BOTH and task.headline,
     )
 
 
-def _moved_bytes(task: Task, backward: bool) -> int:
+def _and(way: str) -> str:
+    return {FORWARD: "", BOTH: ", with gradient", BACKWARD: ", gradient alone"}[way]
+
+
+def _moved_bytes(task: Task, way: str) -> int:
     """Masked patches of image and prediction, read in each direction; the gradient, written."""
     elements = task.masked * 3 * task.patch**2
     read = elements * (task.dtype.itemsize + task.pred_dtype.itemsize) + 4 * task.grid**2
-    if not backward:
-        return task.batch * read
-    return task.batch * (2 * read + 3 * task.size**2 * task.pred_dtype.itemsize)
+    written = 3 * task.size**2 * task.pred_dtype.itemsize
+    return task.batch * {FORWARD: read, BOTH: 2 * read + written, BACKWARD: read + written}[way]
 
 
 def _mmpretrain(task: Task, device: str) -> Loss:

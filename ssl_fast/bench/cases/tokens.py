@@ -13,6 +13,7 @@ from torch import Tensor
 from ... import ops
 from ..._dispatch import OPS
 from ..case import Case, Check, Inputs, tensors_of
+from ..gradients import BACKWARD, BOTH, FORWARD, Staged, backward_of
 from ..providers import growing, others, peer, standard
 
 SIZE, PATCH, CHANNELS = 224, 16, 3
@@ -23,6 +24,7 @@ DECODER = 512
 PIXELS = CHANNELS * PATCH * PATCH
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 ALL_PATCHES = "all patches, then gather"
+PASSES = {FORWARD: 1, BOTH: 2, BACKWARD: 1}
 Function = Callable[..., Any]
 
 
@@ -35,7 +37,7 @@ class Counts(Check):
 
 
 def cases(device: str, small: bool) -> Iterator[Case]:
-    """The three ops that MAE calls in a step, forward and with backward; ViT-S and ViT-L too."""
+    """The three ops that MAE calls in a step, each way; of ViT-S and ViT-L too."""
     batch = 2 if small else 256 if device == "cuda" else 64
     dtypes = (torch.float32,) if small else (torch.float32, torch.bfloat16)
     for dtype in dtypes:
@@ -43,9 +45,11 @@ def cases(device: str, small: bool) -> Iterator[Case]:
         yield replace(_masking(batch, dtype), headline=headline)
         yield replace(_restoring(batch, dtype), headline=headline)
         yield replace(_embedding(batch, dtype), headline=headline)
-    yield replace(_masking(batch, torch.float32, backward=True), headline=True)
-    yield _restoring(batch, torch.float32, backward=True)
-    yield _embedding(batch, torch.float32, backward=True)
+    yield replace(_masking(batch, torch.float32, way=BOTH), headline=True)
+    yield _masking(batch, torch.float32, way=BACKWARD)
+    for way in (BOTH, BACKWARD):
+        yield _restoring(batch, torch.float32, way=way)
+        yield _embedding(batch, torch.float32, way=way)
     if not small:
         for model in ("ViT-S", "ViT-L"):
             yield _masking(batch, torch.float32, model)
@@ -100,6 +104,23 @@ def _trained(leaves: tuple[int, ...]) -> Callable[[Function], Function]:
     return complete
 
 
+def _alone(leaves: tuple[int, ...]) -> Callable[[Function], Function]:
+    """The gradients of a function that has been run; the inputs are those of `_trained`."""
+
+    def complete(function: Function) -> Function:
+        def first_output(*inputs: Any) -> Tensor:
+            return tensors_of(function(*inputs))[0]
+
+        return Staged(lambda gradient, *rest: backward_of(first_output, leaves, gradient, rest))
+
+    return complete
+
+
+def _timed(way: str, leaves: tuple[int, ...]) -> Callable[[Function], Function]:
+    """Makes of a function what is timed."""
+    return {FORWARD: _forward, BOTH: _trained(leaves), BACKWARD: _alone(leaves)}[way]
+
+
 def _with_gradient(check: Check, *shape: int) -> Check:
     """The check with a gradient of this shape before the other inputs."""
 
@@ -115,7 +136,7 @@ def _masking(
     dtype: torch.dtype,
     model: str = "ViT-B",
     length: int = TOKENS,
-    backward: bool = False,
+    way: str = FORWARD,
 ) -> Case:
     dim, kept = DIMS[model], _kept(length)
 
@@ -134,17 +155,23 @@ def _masking(
     def with_noise(device: str, seed: int) -> Inputs:
         return (*inputs(device, seed), _noise(device, seed, batch, length))
 
-    complete = _trained((0,)) if backward else _forward
-    checks = (Counts("own noise", inputs, atol=0.0), Check("given noise", with_noise, atol=0.0))
+    complete = _timed(way, (0,))
+    backward = way != FORWARD
+    checks: tuple[Check, ...] = (
+        Counts("own noise", inputs, atol=0.0),
+        Check("given noise", with_noise, atol=0.0),
+    )
+    if way == BACKWARD:
+        checks = checks[1:]  # gradients lie where the tokens were taken, which is drawn
     row = dim * dtype.itemsize
     moved = 2 * kept * row + length * 12  # mask and places; then the gradients of kept and all
     return Case(
         op="random_masking",
-        name=f"MAE {model}: {batch}x{length}x{dim}, {kept} kept{_and(backward)}",
+        name=f"MAE {model}: {batch}x{length}x{dim}, {kept} kept{_and(way)}",
         dtype=_name(dtype),
         reference=complete(reference),
         checks=tuple(_with_gradient(c, batch, kept, dim) for c in checks) if backward else checks,
-        moved_bytes=batch * (moved + (kept + length) * row * backward),
+        moved_bytes=batch * (moved * (way != BACKWARD) + (kept + length) * row * backward),
         providers=(
             *standard("gather_tokens", public, reference, complete),
             *others(
@@ -158,9 +185,7 @@ def _masking(
     )
 
 
-def _restoring(
-    batch: int, dtype: torch.dtype, length: int = TOKENS, backward: bool = False
-) -> Case:
+def _restoring(batch: int, dtype: torch.dtype, length: int = TOKENS, way: str = FORWARD) -> Case:
     kept = _kept(length)
 
     def reference(x: Tensor, restore: Tensor, token: Tensor, pos: Tensor) -> Tensor:
@@ -175,17 +200,17 @@ def _restoring(
         pos = _normal(device, seed + 2, dtype, 1, 1 + length, DECODER)
         return x, _noise(device, seed, batch, length).argsort(dim=1), token, pos
 
-    complete = _trained((0, 2, 3)) if backward else _forward
+    complete, backward = _timed(way, (0, 2, 3)), way != FORWARD
     check = Check("normal", inputs, atol=1e-5 if dtype == torch.float32 else 0.04)
     row = DECODER * dtype.itemsize
     both = batch * (2 + kept + length) * row  # rows in and out
     return Case(
         op="restore_tokens",
-        name=f"MAE's decoder: {batch}x{1 + length}x{DECODER}, {1 + kept} kept{_and(backward)}",
+        name=f"MAE's decoder: {batch}x{1 + length}x{DECODER}, {1 + kept} kept{_and(way)}",
         dtype=_name(dtype),
         reference=complete(reference),
         checks=(_with_gradient(check, batch, 1 + length, DECODER) if backward else check,),
-        moved_bytes=both * (1 + backward) + batch * length * 8 + (2 + length) * row,
+        moved_bytes=both * PASSES[way] + batch * length * 8 + (2 + length) * row,
         providers=(
             *standard("restore_tokens", public, reference, complete),
             *others(
@@ -199,9 +224,7 @@ def _restoring(
     )
 
 
-def _embedding(
-    batch: int, dtype: torch.dtype, model: str = "ViT-B", backward: bool = False
-) -> Case:
+def _embedding(batch: int, dtype: torch.dtype, model: str = "ViT-B", way: str = FORWARD) -> Case:
     dim = DIMS[model]
 
     def reference(
@@ -224,7 +247,7 @@ def _embedding(
         mean, std = torch.tensor((MEAN, STD), device=device)  # as a module's buffers
         return images, weight, bias, ids, pos, mean, std
 
-    complete = _trained((1, 2, 4)) if backward else _forward
+    complete, backward = _timed(way, (1, 2, 4)), way != FORWARD
     check = Check("uint8", inputs, atol=1e-4 if dtype == torch.float32 else 0.08)
     item, kept = dtype.itemsize, _kept(TOKENS)
     parameters = (dim * (PIXELS + 1) + TOKENS * dim) * item
@@ -232,20 +255,18 @@ def _embedding(
     return Case(
         op="embed_visible_patches",
         name=f"MAE {model} at {SIZE}: {batch}x{CHANNELS}x{SIZE}x{SIZE} uint8, "
-        f"{kept} of {TOKENS}{_and(backward)}",
+        f"{kept} of {TOKENS}{_and(way)}",
         dtype=_name(dtype),
         reference=complete(reference),
         checks=(_with_gradient(check, batch, kept, dim) if backward else check,),
-        moved_bytes=batch * kept * (PIXELS + 8)
-        + parameters
-        + tokens
+        moved_bytes=(batch * kept * (PIXELS + 8) + parameters + tokens) * (way != BACKWARD)
         + (tokens + patches + parameters) * backward,
         providers=(
             *standard("gather_patches", ops.embed_visible_patches, reference, complete),
             *others(ALL_PATCHES, lambda device: embedding_all, (), complete),
         ),
         # Patches times weight; their gradient: patches times the tokens' (images get none).
-        flops=2 * batch * kept * PIXELS * dim * (1 + backward),
+        flops=2 * batch * kept * PIXELS * dim * PASSES[way],
         theirs=ALL_PATCHES,
     )
 
@@ -266,8 +287,8 @@ def embedding_all(
     return torch.gather(x, 1, ids.unsqueeze(-1).repeat(1, 1, x.shape[2]))
 
 
-def _and(backward: bool) -> str:
-    return ", with backward" if backward else ""
+def _and(way: str) -> str:
+    return {FORWARD: "", BOTH: ", with backward", BACKWARD: ", backward alone"}[way]
 
 
 def _name(dtype: torch.dtype) -> str:
