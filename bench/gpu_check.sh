@@ -131,13 +131,15 @@ for op in ssl_fast._dispatch.OPS:
 }
 
 test_gpu() {
+  local files
   doctor
   if ((!GPU)); then
     note test-gpu skipped "$NO_GPU"
     return
   fi
   # Most of the time goes into compiling Triton's kernels, one for each kind of call.
-  run_step test-gpu 240 "$PYTHON" -m pytest -q "${PARALLEL[@]}" -m gpu tests
+  mapfile -t files < <(grep -rl "mark.gpu" tests --include="test_*.py")
+  run_step test-gpu 240 "$PYTHON" -m pytest -q "${PARALLEL[@]}" -m gpu "${files[@]}"
 }
 
 test_ops() {
@@ -165,8 +167,16 @@ sanitize() {
   done
 }
 
+warm() { # all families at once, for what torch.compile and Triton compile: no number of it counts
+  local job='"device": "cuda", "allocator": "default", "seconds": 0, "providers": [], "selection"'
+  run_step "warm-$1" 120 bash -c 'job=$1; shift
+    for family; do "$PYTHON" -m ssl_fast.bench.worker "{\"family\": \"$family\", $job}" & done
+    wait' warm "$job: \"$1\"" "${KNOWN[@]}"
+}
+
 headline() {
   if ((GPU)); then
+    warm headline
     run_step bench-headline 300 "$PYTHON" bench/run.py --cases headline --device cuda \
       --seconds 0.5 --out "$OUT/headline" --csv "$OUT/headline.csv"
   else
@@ -187,12 +197,8 @@ steps() {
 }
 
 bench() {
-  local file family
-  local known=()
-  for file in ssl_fast/bench/cases/[a-z]*.py; do
-    known+=("$(basename "$file" .py)")
-  done
-  for family in ${OPS:-"${known[@]}"}; do
+  local family
+  for family in ${OPS:-"${KNOWN[@]}"}; do
     if ((GPU)); then
       run_step "bench-$family" 300 "$PYTHON" bench/run.py --op "$family" --cases all \
         --device cuda --seconds 0.5 --out "$OUT/$family" --csv "$OUT/$family.csv"
@@ -204,6 +210,11 @@ bench() {
   done
 }
 
+KNOWN=()
+for file in ssl_fast/bench/cases/[a-z]*.py; do
+  KNOWN+=("$(basename "$file" .py)")
+done
+export PYTHON
 find_gpu
 PARALLEL=()
 "$PYTHON" -c 'import xdist' 2>/dev/null && ((GPU)) && PARALLEL=(-n 8)
