@@ -217,19 +217,20 @@ def show_table(words: Sequence[str]) -> int:
     """`ssl-fast bench table`."""
     parser = _parser("table", "Prints the summary of a file of results as Markdown.")
     parser.add_argument("csv", type=Path)
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--device", choices=("cpu", "cuda"), help="that of the results")
     parser.add_argument(
         "--into",
         type=Path,
         help=f"file with {summary.BEGIN} and {summary.END}, or the same marks with an op's name "
-        "for all its cases: <!-- bench hog: begin -->",
+        "for all its cases, or with a GPU's: <!-- bench hog on cuda: begin -->",
     )
     options = parser.parse_args(words)
     rows = report.read_rows(options.csv)
+    device = options.device or ("cuda" if {row.device for row in rows} == {"cuda"} else "cpu")
     if options.into:
-        summary.write_into(options.into, rows, options.device)
+        summary.write_into(options.into, rows, device)
     else:
-        print(summary.markdown(rows, options.device))
+        print(summary.markdown(rows, device))
     return 0
 
 

@@ -13,8 +13,11 @@ from .report import OK, Row
 
 OURS = "as served"
 BEGIN, END = "<!-- bench: begin -->", "<!-- bench: end -->"
-# Between marks that name an op stand all its cases: `<!-- bench hog: begin -->`.
-MARKED = re.compile(r"(<!-- bench(?: (\w+))?: begin -->).*?(<!-- bench(?: \2)?: end -->)", re.S)
+# Between marks that name an op stand all its cases: `<!-- bench hog: begin -->`; results of a GPU
+# stand where they say so: `<!-- bench on cuda: begin -->`, `<!-- bench hog on cuda: begin -->`.
+MARKED = re.compile(
+    r"(<!-- bench(?: (?!on )(\w+))?(?: on (\w+))?: begin -->).*?(<!-- bench[ \w]*: end -->)", re.S
+)
 
 
 @dataclass(frozen=True)
@@ -170,18 +173,25 @@ def _against(row: Row | None, ours_ms: float) -> str:
 
 
 def write_into(path: Path, rows: Sequence[Row], device: str) -> None:
-    """Puts tables between the marks of a Markdown file: the summary, or all cases of an op.
+    """Puts tables between the device's marks of a Markdown file: the summary, or cases of an op.
 
     Raises:
         ValueError: if the file has no such marks, or names an op that has no results.
     """
+    count = 0
 
     def filled(found: re.Match[str]) -> str:
-        begin, op, end = found.groups()
+        nonlocal count
+        begin, op, where, end = found.groups()
+        if (where or "cpu") != device:
+            return found[0]
+        count += 1
         table = cases_of(rows, op, device) if op else markdown(rows, device)
         return f"{begin}\n\n{table}\n\n{end}"
 
-    text, count = MARKED.subn(filled, path.read_text())
+    text = MARKED.sub(filled, path.read_text())
     if not count:
-        raise ValueError(f"{path} has no lines {BEGIN} and {END} to put the table between")
+        on = "" if device == "cpu" else f" on {device}"
+        marks = " and ".join(mark.replace(":", f"{on}:") for mark in (BEGIN, END))
+        raise ValueError(f"{path} has no lines {marks} to put the table between")
     path.write_text(text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,23 @@ def test_readme_gets_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str
     readme.write_text("nothing to fill")
     assert command.main(["table", str(results), "--into", str(readme)]) == 2
     assert "to put the table between" in capsys.readouterr().err
+
+
+def test_marks_of_a_gpu_are_left_to_its_results(tmp_path: Path) -> None:
+    marked = tmp_path / "performance.md"
+    on_gpu = "<!-- bench nt_xent on cuda: begin -->\nold\n<!-- bench nt_xent on cuda: end -->"
+    on_cpu = "<!-- bench nt_xent: begin -->\nold\n<!-- bench nt_xent: end -->"
+    marked.write_text(f"{on_gpu}\n{on_cpu}\n")
+    summary.write_into(marked, ROWS, "cpu")
+    assert on_gpu in marked.read_text()
+    assert on_cpu not in marked.read_text()
+    marked.write_text(f"{on_cpu}\n{on_gpu}\n")
+    summary.write_into(marked, [replace(row, device="cuda") for row in ROWS], "cuda")
+    assert on_cpu in marked.read_text()
+    assert on_gpu not in marked.read_text()
+    marked.write_text(on_cpu)
+    with pytest.raises(ValueError, match="no lines <!-- bench on cuda: begin -->"):
+        summary.write_into(marked, ROWS, "cuda")
 
 
 def test_results_survive_the_file(tmp_path: Path) -> None:
