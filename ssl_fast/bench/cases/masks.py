@@ -64,7 +64,7 @@ def cases(device: str, small: bool) -> Iterator[Case]:
 
 def growth(device: str, small: bool) -> Iterator[Case]:
     """Over the number of masks."""
-    for count in (2, 4) if small else (16, 64, 256, 1024, 4096):
+    for count in (2, 4) if small else (16, 64, 256, 1024):
         yield growing(_block_mask(count), "N", count)
 
 
