@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import itertools
 import json
 import sys
 import time
@@ -66,7 +67,7 @@ def run(words: Sequence[str]) -> int:
     rows: list[Row] = []
     begin = time.monotonic()
     for number, job in enumerate(jobs, 1):
-        where = f"{job.family} ({job.selection}, {job.allocator} allocator)"
+        where = f"{job.family} ({', '.join(job.selections)}; {job.allocator} allocator)"
         minutes = (time.monotonic() - begin) / 60
         print(f"[{number}/{len(jobs)}, {minutes:.1f} min] {where}", file=sys.stderr, flush=True)
         for case_rows in runner.run_job(job):
@@ -121,7 +122,10 @@ def _names(text: str) -> tuple[str, ...]:
 
 
 def _jobs(options: argparse.Namespace) -> list[Job]:
-    """A job for each family, selection and allocator; on a GPU memory is torch's own, so one."""
+    """A job for each family and allocator; on a GPU memory is torch's own, so one.
+
+    Growth is a matter of the shape, not of the heap: it is the last allocator's alone.
+    """
     if options.threads is not None and options.threads < 1:
         raise ValueError(f"threads is {options.threads}; expected 1 or more")
     if options.device == "cuda" and not torch.cuda.is_available():
@@ -132,29 +136,27 @@ def _jobs(options: argparse.Namespace) -> list[Job]:
     providers = _names(options.providers)
     jobs: list[Job] = []
     known: dict[str, None] = {}
-    for selection in [name for name in _names(options.cases) if name not in ALSO]:
-        for family in chosen:
+    wanted = [name for name in _names(options.cases) if name not in ALSO]
+    for family, allocator in itertools.product(chosen, allocators):
+        selections = []
+        for selection in wanted:
             cases = load(family, options.device, options.small, selection)
             known.update({p.name: None for case in cases for p in case.providers})
-            # Growth is a matter of the shape, not of the heap: under the last allocator alone. It
-            # shows in the order of magnitude, so in a third of the time.
-            growth = selection == "growth"
-            under = allocators[-1:] if growth else allocators
-            seconds = options.seconds / 3 if growth else options.seconds
-            jobs += [
+            if cases and (selection != "growth" or allocator == allocators[-1]):
+                selections.append(selection)
+        if selections:
+            jobs.append(
                 Job(
                     family,
                     options.device,
                     allocator,
-                    seconds,
+                    options.seconds,
                     options.threads,
                     providers,
-                    selection,
+                    tuple(selections),
                     options.small,
                 )
-                for allocator in under
-                if cases
-            ]
+            )
     if unknown := [name for name in providers if name not in known]:
         raise ValueError(f"providers are {unknown}; known are {', '.join(map(repr, known))}")
     return jobs

@@ -27,10 +27,11 @@ class Job:
     """What a worker is to do.
 
     Attributes:
-        seconds: for the rounds of one case.
+        seconds: for the rounds of one case; of growth, which shows in the order of magnitude, a
+            third.
         threads: for torch on the CPU; None for torch's own choice.
         providers: names of those wanted; empty for all.
-        selection: which cases, as `cases.load` has it.
+        selections: which cases, as `cases.load` has it.
         small: shapes that only try the harness.
         busy: what other work took before the start.
     """
@@ -41,7 +42,7 @@ class Job:
     seconds: float
     threads: int | None = None
     providers: tuple[str, ...] = ()
-    selection: str = "all"
+    selections: tuple[str, ...] = ("all",)
     small: bool = False
     busy: float | None = None
 
@@ -62,16 +63,23 @@ def run(job: Job) -> Iterator[list[Row]]:
         "commit": machine.commit(),
         "date": machine.today(),
     }
-    for case in load(job.family, job.device, job.small, job.selection):
+    for selection, case in _cases(job):
         case = _with_providers(case, job.providers)
+        seconds = job.seconds / 3 if selection == "growth" else job.seconds
         print(f"{case.op}, {case.name}, {case.dtype}, {job.allocator}", file=sys.stderr)
         busy = job.busy
         if job.device == "cpu":  # others may have started meanwhile; a GPU would show our own work
             busy = machine.busy_share(job.device)
             if warning := machine.load_warning(busy, job.device):
                 print(warning, file=sys.stderr)
-        rows = run_case(case, job.device, job.allocator, job.seconds)
+        rows = run_case(case, job.device, job.allocator, seconds)
         yield [replace(row, busy=busy, **about) for row in rows]
+
+
+def _cases(job: Job) -> Iterator[tuple[str, Case]]:
+    for selection in job.selections:
+        for case in load(job.family, job.device, job.small, selection):
+            yield selection, case
 
 
 def _with_providers(case: Case, wanted: tuple[str, ...]) -> Case:
@@ -84,8 +92,8 @@ def _with_providers(case: Case, wanted: tuple[str, ...]) -> Case:
 def main(job: str) -> None:
     """Takes a job as JSON, prints a line of JSON for each case, marked among what others print."""
     fields = json.loads(job)
-    fields["providers"] = tuple(fields["providers"])
-    for rows in run(Job(**fields)):
+    lists = {name: tuple(value) for name, value in fields.items() if isinstance(value, list)}
+    for rows in run(Job(**{**fields, **lists})):
         print(MARK + json.dumps([asdict(row) for row in rows]), flush=True)
 
 
