@@ -4,7 +4,7 @@ import torch
 
 from ssl_fast._compat import import_timm
 from ssl_fast.training.export import export_backbone
-from tests.integrations.migrate import all_blocks, blocks, run
+from tests.pages import all_blocks, blocks, run
 
 timm = import_timm()
 PEERS = [{"mmpretrain"}, {"mmpretrain", "config"}, {"lightly"}, {"open_clip"}, {"timm"}, set()]

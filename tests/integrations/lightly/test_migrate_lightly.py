@@ -6,7 +6,7 @@ from tests.integrations.peers import require
 
 require("lightly")
 from ssl_fast.integrations import lightly as integration  # noqa: E402
-from tests.integrations.migrate import blocks, run  # noqa: E402
+from tests.pages import blocks, run  # noqa: E402
 
 pytestmark = pytest.mark.smoke
 

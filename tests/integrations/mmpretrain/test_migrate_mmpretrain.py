@@ -11,7 +11,7 @@ from mmpretrain.registry import MODELS  # noqa: E402
 from mmpretrain.utils import register_all_modules  # noqa: E402
 
 from ssl_fast.integrations import mmpretrain as integration  # noqa: E402
-from tests.integrations.migrate import blocks, run  # noqa: E402
+from tests.pages import blocks, run  # noqa: E402
 
 pytestmark = pytest.mark.smoke
 

@@ -6,7 +6,7 @@ from tests.integrations.peers import require
 
 require("open_clip")
 from ssl_fast.integrations import open_clip as integration  # noqa: E402
-from tests.integrations.migrate import blocks, run  # noqa: E402
+from tests.pages import blocks, run  # noqa: E402
 
 pytestmark = pytest.mark.smoke
 

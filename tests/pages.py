@@ -1,12 +1,13 @@
-"""The Python of docs/migrate.md, block by block, and whom it needs."""
+"""The Python of README and docs/migrate.md, block by block, and whom it needs."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-PAGE = Path(__file__).parents[2] / "docs" / "migrate.md"
+ROOT = Path(__file__).parents[1]
+README, MIGRATE = ROOT / "README.md", ROOT / "docs" / "migrate.md"
 
 
 class Block(NamedTuple):
@@ -24,14 +25,14 @@ class Block(NamedTuple):
 
 
 def blocks(*needs: str) -> list[Block]:
-    """The blocks that need these, and nothing else."""
+    """The blocks of docs/migrate.md that need these, and nothing else."""
     return [block for block in all_blocks() if block.needs == frozenset(needs)]
 
 
-def all_blocks() -> list[Block]:
+def all_blocks(page: Path = MIGRATE) -> list[Block]:
     """In the order of the page."""
     found, heading = [], ""
-    text = PAGE.read_text(encoding="utf-8")
+    text = page.read_text(encoding="utf-8")
     for match in re.finditer(r"^#+ (.*)$|^```python(.*)\n((?:(?!```).*\n)*)```$", text, re.M):
         if match[1] is not None:
             heading = match[1]
@@ -41,8 +42,8 @@ def all_blocks() -> list[Block]:
     return found
 
 
-def run(block: Block) -> dict[str, object]:
-    """Executes it; returns its names."""
-    names: dict[str, object] = {"__name__": "__main__"}
-    exec(compile(block.code, str(PAGE), "exec"), names)
+def run(block: Block, **given: Any) -> dict[str, Any]:
+    """Executes it, after what is given; returns its names."""
+    names: dict[str, Any] = {"__name__": "__main__", **given}
+    exec(compile(block.code, block.heading, "exec"), names)
     return names
