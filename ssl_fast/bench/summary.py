@@ -28,6 +28,7 @@ class Line:
         theirs, ours: milliseconds by allocator.
         their_mb, our_mb: memory beyond inputs and outputs, of the process where that was seen.
         of_floor: the share of the nearest ceiling that ours reaches, the better one.
+        their_host, our_host: milliseconds of the CPU, where a GPU does the work.
     """
 
     op: str
@@ -39,6 +40,8 @@ class Line:
     their_mb: float | None
     our_mb: float | None
     of_floor: float | None
+    their_host: float | None
+    our_host: float | None
 
 
 def lines(rows: Sequence[Row], device: str) -> list[Line]:
@@ -61,8 +64,12 @@ def _line(key: tuple[str, str, str], rows: Sequence[Row]) -> Line:
     shares = [row.of_floor for row in ours.values() if row.of_floor is not None]
     return Line(
         *key, name, times(theirs), times(ours), _memory(theirs), _memory(ours),
-        max(shares, default=None),
+        max(shares, default=None), _host(theirs), _host(ours),
     )  # fmt: skip
+
+
+def _host(by_allocator: dict[str, Row]) -> float | None:
+    return next((row.host_ms for row in by_allocator.values()), None)
 
 
 def _memory(by_allocator: dict[str, Row]) -> float | None:
@@ -84,13 +91,14 @@ def as_markdown(table: Sequence[Sequence[str]]) -> str:
 
 
 def cells(rows: Sequence[Row], device: str) -> list[list[str]]:
-    """The table, its head first: medians in ms, in brackets how many times faster ours are."""
+    """The table, its head first: times in ms, in brackets how many times faster ours are."""
     allocators = [a for a in machine.ALLOCATORS if any(r.allocator == a for r in rows)]
     head = ["", "in place of"]
     for allocator in allocators:
         suffix = f", {allocator} allocator" if device == "cpu" else ""
         head += [f"theirs{suffix}", f"ours{suffix}"]
     head += ["memory", "of the floor"]
+    head += ["CPU, theirs -> ours"] if device == "cuda" else []
     table = [head]
     for line in lines(rows, device):
         one = [f"`{line.op}`, {line.case}, {line.dtype}", line.name]
@@ -101,6 +109,8 @@ def cells(rows: Sequence[Row], device: str) -> list[list[str]]:
             one.append(f"**{_ms(ours)}{ratio}**" if ours else "")
         one.append(f"{_mb(line.their_mb)} -> {_mb(line.our_mb)}")
         one.append("" if line.of_floor is None else _share(line.of_floor))
+        if device == "cuda":
+            one.append(f"{_ms(line.their_host)} -> {_ms(line.our_host)}")
         table.append(one)
     return table
 

@@ -36,6 +36,14 @@ def test_markdown() -> None:
     assert summary.markdown(ROWS[:-1], "cpu") == TABLE
 
 
+def test_a_gpu_has_the_time_of_the_host() -> None:
+    rows = [replace(r, device="cuda", host_ms=0.5) for r in ROWS[:3] if r.allocator == "default"]
+    head, line = summary.cells(rows, "cuda")
+    assert head[-3:] == ["memory", "of the floor", "CPU, theirs -> ours"]
+    assert line[-1] == "0.5 -> 0.5"
+    assert "allocator" not in "".join(head)
+
+
 def test_what_failed_has_no_number() -> None:
     failed = row("as served", "tuned", 1.0)
     failed.status = "failed: off"
