@@ -29,7 +29,7 @@ test: $(BUILT)
 
 # Against the real mmpretrain, lightly and open_clip, each in an environment of its own: the newest
 # versions with all tests, others with those marked as smoke. A missing peer is a failure here.
-test-integrations: $(foreach name,mmpretrain mmpretrain-mmengine-0.10 mmpretrain-onedl \
+test-integrations: $(BUILT) $(foreach name,mmpretrain mmpretrain-mmengine-0.10 mmpretrain-onedl \
 		lightly-open_clip lightly-open_clip-older,$(PEERS)/$(name)/.made)
 	$(call in_peers,mmpretrain) tests/integrations/mmpretrain tests/nn/test_hog_generator.py
 	$(call in_peers,mmpretrain-mmengine-0.10) tests/integrations/mmpretrain -m smoke
@@ -49,14 +49,14 @@ define make_peers
 	touch $@
 endef
 
-$(PEERS)/%/.made: tests/requirements-%.txt $(BUILT)
+$(PEERS)/%/.made: tests/requirements-%.txt $(SETUP)
 	$(make_peers)
 
 # Everybody that is compared with, in one environment.
-$(PEERS)/bench/.made: bench/peers/requirements.txt $(BUILT)
+$(PEERS)/bench/.made: bench/peers/requirements.txt $(SETUP)
 	$(make_peers)
 
-bench: $(PEERS)/bench/.made
+bench: $(PEERS)/bench/.made $(BUILT)
 	$(PEERS)/bench/bin/python bench/run.py $(BENCH_ARGS)
 
 lint: $(SETUP)
