@@ -40,10 +40,10 @@ def _bins(
 def _hog_kernel(
     images, out, cotangents, gaussian, mask, ids,
     channels, height, width, stride_b, stride_c, stride_h, stride_w,
-    cell, window, eps,
+    cell, window,
     total, region_h, region_w, slots, patch_h, patch_w, patches_per_row, patches,
     MASKED: tl.constexpr, LISTED: tl.constexpr, COMPUTE: tl.constexpr, INT: tl.constexpr,
-    NBINS: tl.constexpr, SIDE: tl.constexpr, CELLS: tl.constexpr, BINS: tl.constexpr,
+    EPS: tl.constexpr, NBINS: tl.constexpr, SIDE: tl.constexpr, CELLS: tl.constexpr, BINS: tl.constexpr,
 ):  # fmt: skip
     """Cells of all regions are numbered through, those of one row after each other. Regions are
     patches where they are chosen, else images. SIDE and BINS are powers of two that hold a cell's
@@ -109,8 +109,8 @@ def _hog_kernel(
         in_bin = tl.where(bins == k, magnitude, 0)
         histogram = tl.where(b == k, tl.sum(tl.sum(in_bin, axis=0), axis=1)[None, :], histogram)
     norm = tl.sqrt(tl.sum(histogram * histogram, axis=0))
-    # Not tl.maximum: a NaN must stay one.
-    histogram = histogram / tl.where(norm < eps, eps, norm)[None, :]
+    # Not tl.maximum: a NaN must stay one. (EPS as an argument would be float32.)
+    histogram = histogram / tl.where(norm < EPS, EPS, norm)[None, :]
     if LISTED:
         histogram = tl.where(known[None, :], histogram, float("nan"))
 
@@ -156,12 +156,12 @@ def _launch(images, out, nbins, cell, window, eps, slots, patch_h, patch_w, mask
     _hog_kernel[(triton.cdiv(total, cells),)](
         images, out, cotangents, gaussian,
         mask.view(torch.uint8) if mask is not None else out, ids if ids is not None else out,
-        channels, height, width, *images.stride(), cell, window, eps,
+        channels, height, width, *images.stride(), cell, window,
         total, region_h, region_w, slots, patch_h, patch_w,
         across, across * (height // (cell * patch_h)),
         MASKED=mask is not None, LISTED=ids is not None,
         COMPUTE=tl.float64 if wide else tl.float32, INT=tl.int64 if wide else tl.int32,
-        NBINS=nbins, SIDE=side, CELLS=cells, BINS=bins,
+        EPS=eps, NBINS=nbins, SIDE=side, CELLS=cells, BINS=bins,
     )  # fmt: skip
     return out
 

@@ -38,6 +38,8 @@ def random_mask(
 
 def random_mask_from_noise(noise: Tensor, num_kept: int) -> tuple[Tensor, Tensor, Tensor]:
     """Keys [N, L] of any type to ids_keep [N, K], ids_restore and mask [N, L]."""
+    if noise.is_floating_point():  # CUDA's sort of long rows puts a NaN with a minus sign first
+        noise = noise.masked_fill(noise.isnan(), torch.nan)
     order = noise.argsort(dim=1, stable=True)
     ranks = torch.arange(noise.shape[1], device=noise.device).expand_as(order)
     ids_restore = torch.empty_like(order).scatter_(1, order, ranks)

@@ -26,10 +26,10 @@ value = "*fp64" if wide else "*fp32"
 constants = dict(
     MASKED=masked, LISTED=listed, COMPUTE=tl.float64 if wide else tl.float32,
     INT=tl.int64 if wide else tl.int32, NBINS=nbins, SIDE=side, CELLS=cells,
-    BINS=triton.next_power_of_2(nbins),
+    EPS=1e-10, BINS=triton.next_power_of_2(nbins),
 )
 pointers = dict(
-    images=pixel, out=value, cotangents=value, gaussian=value, eps="fp32",
+    images=pixel, out=value, cotangents=value, gaussian=value,
     mask="*u8" if masked else value, ids="*i64" if listed else value,
 )
 names = kernel.arg_names
