@@ -43,7 +43,8 @@ def _hog_kernel(
     cell, window,
     total, region_h, region_w, slots, patch_h, patch_w, patches_per_row, patches,
     MASKED: tl.constexpr, LISTED: tl.constexpr, COMPUTE: tl.constexpr, INT: tl.constexpr,
-    EPS: tl.constexpr, NBINS: tl.constexpr, SIDE: tl.constexpr, CELLS: tl.constexpr, BINS: tl.constexpr,
+    NBINS: tl.constexpr, SIDE: tl.constexpr, CELLS: tl.constexpr, BINS: tl.constexpr,
+    EPS: tl.constexpr,
 ):  # fmt: skip
     """Cells of all regions are numbered through, those of one row after each other. Regions are
     patches where they are chosen, else images. SIDE and BINS are powers of two that hold a cell's
@@ -109,8 +110,9 @@ def _hog_kernel(
         in_bin = tl.where(bins == k, magnitude, 0)
         histogram = tl.where(b == k, tl.sum(tl.sum(in_bin, axis=0), axis=1)[None, :], histogram)
     norm = tl.sqrt(tl.sum(histogram * histogram, axis=0))
-    # Not tl.maximum: a NaN must stay one. (EPS as an argument would be float32.)
-    histogram = histogram / tl.where(norm < EPS, EPS, norm)[None, :]
+    # Not tl.maximum: a NaN must stay one. (EPS as an argument or in tl.where would be float32.)
+    least = tl.full(norm.shape, EPS, COMPUTE)
+    histogram = histogram / tl.where(norm < least, least, norm)[None, :]
     if LISTED:
         histogram = tl.where(known[None, :], histogram, float("nan"))
 
