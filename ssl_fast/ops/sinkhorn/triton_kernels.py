@@ -1,129 +1,57 @@
-"""Sinkhorn's sweeps in Triton. A program takes a few whole rows, block by block of columns; sums of
-columns come in two stages, each in a fixed order: there are no atomics.
-"""
+"""Launchers of Sinkhorn's sweeps in Triton; triton_sweeps.py has the kernels."""
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
+
 import torch
-import triton
 import triton.language as tl
 from torch import Tensor
 
 from . import reference
-
-# Programs of a sweep at most: each writes its own sums of all columns.
-PROGRAMS = 1024
-
-
-@triton.jit
-def _columns_kernel(
-    scores, epsilon, largest, sums, samples, prototypes, chunk, stride_n, stride_k,
-    COMPUTE: tl.constexpr, LOWEST: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
-):  # fmt: skip
-    """Of a chunk of rows and a block of columns: the largest scores, the sums relative to them."""
-    k = tl.program_id(0).to(tl.int64) * COLUMNS + tl.arange(0, COLUMNS)
-    inside = k < prototypes
-    part = tl.program_id(1).to(tl.int64)
-    eps = tl.load(epsilon)
-    most = tl.full((COLUMNS,), LOWEST, COMPUTE)
-    total = tl.zeros((COLUMNS,), COMPUTE)
-    for start in range(0, chunk, ROWS):
-        n = part * chunk + start + tl.arange(0, ROWS)
-        exists = (start + tl.arange(0, ROWS) < chunk) & (n < samples)
-        places = n[:, None] * stride_n + k[None, :] * stride_k
-        x = tl.load(scores + places, mask=exists[:, None] & inside[None, :], other=-float("inf"))
-        x = x.to(COMPUTE)
-        new = tl.maximum(most, tl.max(x, axis=0))
-        total = total * tl.exp((most - new) / eps)
-        total += tl.sum(tl.exp((x - new[None, :]) / eps), axis=0)
-        most = new
-    tl.store(largest + part * prototypes + k, most, mask=inside)
-    tl.store(sums + part * prototypes + k, total, mask=inside)
+from .triton_sweeps import (
+    columns_kernel,
+    join_kernel,
+    long_rows_kernel,
+    row_sums_kernel,
+    short_rows_kernel,
+)
 
 
-@triton.jit
-def _join_kernel(
-    largest, sums, epsilon, maxima, totals, parts, prototypes,
-    COMPUTE: tl.constexpr, COLUMNS: tl.constexpr,
-):  # fmt: skip
-    k = tl.program_id(0).to(tl.int64) * COLUMNS + tl.arange(0, COLUMNS)
-    inside = k < prototypes
-    eps = tl.load(epsilon)
-    most = tl.full((COLUMNS,), -float("inf"), COMPUTE)
-    at = k
-    for _ in range(0, parts):
-        most = tl.maximum(most, tl.load(largest + at, mask=inside, other=0))
-        at += prototypes
-    total = tl.zeros((COLUMNS,), COMPUTE)
-    at = k
-    for _ in range(0, parts):
-        scale = tl.exp((tl.load(largest + at, mask=inside, other=0) - most) / eps)
-        total += tl.load(sums + at, mask=inside, other=0) * scale
-        at += prototypes
-    tl.store(maxima + k, most, mask=inside)
-    tl.store(totals + k, total, mask=inside)
+def cdiv(a: int, b: int) -> int:
+    """a / b, rounded up. (Triton's own takes microseconds.)"""
+    return -(-a // b)
 
 
-@triton.jit
-def _block(
-    scores, maxima, n, exists, start, samples, prototypes, stride_n, stride_k,
-    COMPUTE: tl.constexpr, COLUMNS: tl.constexpr,
-):  # fmt: skip
-    """Places of a block of columns, which of them exist, its scores less the columns' largest."""
-    k = (start + tl.arange(0, COLUMNS)).to(tl.int64)
-    inside = k < prototypes
-    places = n[:, None] * stride_n + k[None, :] * stride_k
-    x = tl.load(scores + places, mask=exists[:, None] & inside[None, :], other=-float("inf"))
-    shift = tl.load(maxima + k, mask=inside, other=0)
-    return k, inside, x.to(COMPUTE) - shift[None, :]
+@dataclass
+class Sizes:
+    """How the work is cut, in float32; in float64 tiles are half as large.
+
+    Attributes:
+        tile: elements that a program of 8 warps holds in registers, of short rows.
+        longest: the longest short row.
+        programs: of a sweep over short rows, at most: each writes its own sums of all columns.
+        parts: programs of what goes by chunks of rows and blocks of columns, about.
+        rows, columns: of the tiles of those.
+        row_sums: rows and columns of the tiles that rows are summed by.
+        join: parts and columns of the tiles that parts are joined by.
+    """
+
+    tile: int
+    longest: int
+    programs: int
+    parts: int
+    rows: int
+    columns: int
+    row_sums: tuple[int, int]
+    join: tuple[int, int]
 
 
-@triton.jit
-def _rows_kernel(
-    scores, epsilon, maxima, sums, least, out, samples, prototypes, each, stride_n, stride_k,
-    ASSIGN: tl.constexpr, COMPUTE: tl.constexpr, LOWEST: tl.constexpr, LEAST: tl.constexpr,
-    ROWS: tl.constexpr, COLUMNS: tl.constexpr,
-):  # fmt: skip
-    """Rows to sum 1: `out` is the assignments, or each program's sums of columns."""
-    eps = tl.load(epsilon)
-    smallest = tl.load(least)
-    program = tl.program_id(0).to(tl.int64)
-    for step in range(0, each):
-        n = (program * each + step) * ROWS + tl.arange(0, ROWS)
-        exists = n < samples
-        most = tl.full((ROWS,), LOWEST, COMPUTE)
-        total = tl.zeros((ROWS,), COMPUTE)
-        for start in range(0, prototypes, COLUMNS):
-            k, inside, x = _block(
-                scores, maxima, n, exists, start, samples, prototypes, stride_n, stride_k,
-                COMPUTE, COLUMNS,
-            )  # fmt: skip
-            weight = tl.load(sums + k, mask=inside, other=1)
-            weight = smallest / weight
-            weight = tl.where(weight < LEAST, LEAST, weight)
-            new = tl.maximum(most, tl.max(x, axis=1))
-            e = tl.exp((x - new[:, None]) / eps) * weight[None, :]
-            total = total * tl.exp((most - new) / eps) + tl.sum(e, axis=1)
-            most = new
-        scale = tl.where(exists, 1 / total, 0)
-        for start in range(0, prototypes, COLUMNS):
-            k, inside, x = _block(
-                scores, maxima, n, exists, start, samples, prototypes, stride_n, stride_k,
-                COMPUTE, COLUMNS,
-            )  # fmt: skip
-            e = tl.exp((x - most[:, None]) / eps)
-            if ASSIGN:
-                weight = tl.load(sums + k, mask=inside, other=1)
-                weight = smallest / weight
-                weight = tl.where(weight < LEAST, LEAST, weight)
-                places = n[:, None] * prototypes + k[None, :]
-                value = e * weight[None, :] * scale[:, None]
-                tl.store(out + places, value, mask=exists[:, None] & inside[None, :])
-            else:
-                part = tl.sum(tl.where(exists[:, None], e * scale[:, None], 0), axis=0)
-                if step > 0:
-                    part += tl.load(out + program * prototypes + k, mask=inside, other=0)
-                tl.store(out + program * prototypes + k, part, mask=inside)
+# Two programs fit on each of a large GPU's 132 processors.
+GPU = Sizes(4096, 8192, 264, 1056, 16, 256, (4, 1024), (64, 32))
+# The interpreter pays by the program, and sums a tile's rows one after the other.
+INTERPRETER = Sizes(1024, 1024, 8, 8, 64, 1024, (64, 1024), (4, 4096))
 
 
 class _Call:
@@ -133,72 +61,125 @@ class _Call:
         self.samples, self.prototypes = scores.shape
         self.scores, self.epsilon = scores, epsilon
         self.dtype = reference.compute_dtype(scores.dtype)
-        # The interpreter pays by the program.
-        widest = 256 if scores.is_cuda else 4096
-        self.rows = 16 if scores.is_cuda else 64
-        self.columns = max(16, min(widest, triton.next_power_of_2(self.prototypes)))
-        self.column_blocks = triton.cdiv(self.prototypes, self.columns)
+        self.sizes = GPU if scores.is_cuda else INTERPRETER
         wide = self.dtype == torch.float64
-        self.constants = {
+        stride_n, stride_k = scores.stride()
+        # What a load of 16 bytes takes, if all rows and their ends are aligned to it.
+        unit = math.gcd(16 // scores.element_size(), self.prototypes, stride_n)
+        unit = unit if stride_k == 1 else 1
+        self.units, self.strides = self.prototypes // unit, (stride_n // unit, stride_k)
+        self.number = {
             "COMPUTE": tl.float64 if wide else tl.float32,
-            "COLUMNS": self.columns,
-            "num_warps": 8,
+            "LARGEST": 1e308 if wide else 3e38,
         }
-        self.lowest = {"LOWEST": -1e308 if wide else -3e38, "ROWS": self.rows}
+        self.constants = {**self.number, "UNIT": unit}
+        self.tile = self.sizes.tile // (2 if wide else 1)
+        self.row = max(16, 1 << (self.prototypes - 1).bit_length())
+        self.short = self.row <= self.sizes.longest // (2 if wide else 1)
+        self.columns = min(self.sizes.columns, self.row)
+        self.column_blocks = cdiv(self.prototypes, self.columns)
 
     def new(self, *shape: int) -> Tensor:
         return self.scores.new_empty(shape, dtype=self.dtype)
 
-    def rows_kernel(self, maxima: Tensor, sums: Tensor, assign: bool) -> Tensor:
+    def chunks(self) -> tuple[int, int]:
+        """Rows of a chunk, and how many chunks: all columns' give enough programs."""
+        rows = self.sizes.rows
+        blocks = cdiv(self.samples, rows)
+        chunk = cdiv(blocks, max(1, self.sizes.parts // self.column_blocks)) * rows
+        return chunk, cdiv(self.samples, chunk)
+
+    def tiles(self) -> dict[str, int]:
+        return {"ROWS": self.sizes.rows, "COLUMNS": self.columns, "num_warps": 8}
+
+    def column_sums(self) -> tuple[Tensor, Tensor]:
+        """Maxima of columns, and sums relative to them."""
+        chunk, parts = self.chunks()
+        largest, sums = self.new(parts, self.prototypes), self.new(parts, self.prototypes)
+        columns_kernel[(self.column_blocks, parts)](
+            self.scores, self.epsilon, largest, sums, self.samples, self.units, chunk,
+            *self.strides, **self.constants, **self.tiles(),
+        )  # fmt: skip
+        return self.joined(sums, largest)
+
+    def joined(self, sums: Tensor, largest: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The maxima, where there are any, and the sums of all parts."""
+        totals = self.new(self.prototypes)
+        maxima = totals if largest is None else self.new(self.prototypes)
+        parts, columns = self.sizes.join
+        columns = min(columns, self.row)
+        join_kernel[(cdiv(self.prototypes, columns),)](
+            sums if largest is None else largest, sums, self.epsilon, maxima, totals,
+            sums.shape[0], self.prototypes, MAXIMA=largest is not None, PARTS=parts,
+            COLUMNS=columns, num_warps=4, **self.number,
+        )  # fmt: skip
+        return maxima, totals
+
+    def rows(self, maxima: Tensor, sums: Tensor, assign: bool) -> Tensor:
         """The assignments, or the sums of columns by program."""
-        blocks = triton.cdiv(self.samples, self.rows)
-        each = 1 if assign else max(1, triton.cdiv(blocks, PROGRAMS))
-        programs = triton.cdiv(blocks, each)
+        over_rows = self.short_rows if self.short else self.long_rows
+        return over_rows(maxima.contiguous(), sums.contiguous(), assign)
+
+    def short_rows(self, maxima: Tensor, sums: Tensor, assign: bool) -> Tensor:
+        rows = max(1, self.tile // self.row)
+        blocks = cdiv(self.samples, rows)
+        each = max(1, cdiv(blocks, self.sizes.programs))
+        programs = cdiv(blocks, each)
         out = self.new(self.samples if assign else programs, self.prototypes)
-        maxima, sums = maxima.contiguous(), sums.contiguous()
         if programs:
-            _rows_kernel[(programs,)](
-                self.scores, self.epsilon, maxima, sums, sums.amin(), out, self.samples,
-                self.prototypes, each, *self.scores.stride(), ASSIGN=assign,
-                LEAST=reference.LEAST_WEIGHT, **self.lowest, **self.constants,
+            short_rows_kernel[(programs,)](
+                self.scores, self.epsilon, maxima, sums, out, self.samples, self.units, each,
+                *self.strides, ASSIGN=assign, LEAST=reference.LEAST_WEIGHT, ROWS=rows,
+                COLUMNS=self.row, num_warps=8 if self.row <= self.tile else 16, **self.constants,
             )  # fmt: skip
         return out
+
+    def long_rows(self, maxima: Tensor, sums: Tensor, assign: bool) -> Tensor:
+        if self.samples == 0:
+            return self.new(0, self.prototypes)
+        chunk, parts = self.chunks()
+        out = self.new(self.samples if assign else parts, self.prototypes)
+        largest, scales = self.new(self.samples), self.new(self.samples)
+        tensors = self.scores, self.epsilon, maxima, sums, sums.amin(), largest, scales
+        constants = {**self.constants, "LEAST": reference.LEAST_WEIGHT}
+        rows, columns = self.sizes.row_sums
+        row_sums_kernel[(cdiv(self.samples, rows),)](
+            *tensors, self.samples, self.units, *self.strides,
+            ROWS=rows, COLUMNS=columns, num_warps=8, **constants,
+        )  # fmt: skip
+        long_rows_kernel[(self.column_blocks, parts)](
+            *tensors, out, self.samples, self.units, chunk, *self.strides,
+            ASSIGN=assign, **constants, **self.tiles(),
+        )  # fmt: skip
+        return out
+
+    def sweep(self, maxima: Tensor, sums: Tensor) -> Tensor:
+        """The columns' new sums."""
+        parts = self.rows(maxima, sums, assign=False)
+        return self.joined(parts)[1]
 
 
 def sinkhorn_columns(scores: Tensor, epsilon: Tensor) -> tuple[Tensor, Tensor]:
     """Launcher of `ssl_fast::sinkhorn_columns`."""
-    call = _Call(scores, epsilon)
-    # Enough programs for a large GPU, however few columns there are.
-    parts = min(triton.cdiv(call.samples, call.rows), max(1, PROGRAMS // call.column_blocks))
-    if parts == 0:
+    if scores.shape[0] == 0:
         return reference.sinkhorn_columns(scores, epsilon)
-    chunk = triton.cdiv(triton.cdiv(call.samples, parts), call.rows) * call.rows
-    parts = triton.cdiv(call.samples, chunk)
-    largest, sums = call.new(parts, call.prototypes), call.new(parts, call.prototypes)
-    maxima, totals = call.new(call.prototypes), call.new(call.prototypes)
-    _columns_kernel[(call.column_blocks, parts)](
-        scores, epsilon, largest, sums, call.samples, call.prototypes, chunk, *scores.stride(),
-        **call.lowest, **call.constants,
-    )  # fmt: skip
-    _join_kernel[(call.column_blocks,)](
-        largest, sums, epsilon, maxima, totals, parts, call.prototypes, **call.constants
-    )
-    return maxima, totals
+    return _Call(scores, epsilon).column_sums()
 
 
 def sinkhorn_sweep(scores: Tensor, epsilon: Tensor, maxima: Tensor, sums: Tensor) -> Tensor:
     """Launcher of `ssl_fast::sinkhorn_sweep`."""
-    return _Call(scores, epsilon).rows_kernel(maxima, sums, assign=False).sum(dim=0)
+    return _Call(scores, epsilon).sweep(maxima, sums)
 
 
 def sinkhorn_assign(scores: Tensor, epsilon: Tensor, maxima: Tensor, sums: Tensor) -> Tensor:
     """Launcher of `ssl_fast::sinkhorn_assign`."""
-    return _Call(scores, epsilon).rows_kernel(maxima, sums, assign=True)
+    return _Call(scores, epsilon).rows(maxima, sums, assign=True)
 
 
 def sinkhorn(scores: Tensor, epsilon: Tensor, iterations: int) -> Tensor:
     """Launcher of `ssl_fast::sinkhorn`."""
-    maxima, sums = sinkhorn_columns(scores, epsilon)
+    call = _Call(scores, epsilon)
+    maxima, sums = call.column_sums()
     for _ in range(iterations - 1):
-        sums = sinkhorn_sweep(scores, epsilon, maxima, sums)
-    return sinkhorn_assign(scores, epsilon, maxima, sums)
+        sums = call.sweep(maxima, sums)
+    return call.rows(maxima, sums, assign=True)
