@@ -10,20 +10,27 @@ from ssl_fast._testing.hopper import compile_for_hopper
 
 NARROW = "COMPUTE=tl.float32, ROWS=64, COLUMNS=16"
 WIDE = "COMPUTE=tl.float64, ROWS=64, COLUMNS=16"
-VIEWS = 'z0="*bf16", z1="*bf16", statistics="*fp32", diagonal="*fp32"'
-SLOPES = 'slope0="*fp32", slope1="*fp32", squares="*fp32"'
+STATISTICS = 'statistics="*fp32", diagonal="*fp32", multiplied="*fp32"'
+VIEWS = f'z0="*bf16", z1="*bf16", {STATISTICS}'
+WIDE_VIEWS = VIEWS.replace("bf16", "fp64").replace("fp32", "fp64")
+SLOPES = 'slope0="*fp32", slope1="*fp32", squares="*fp32", weight="*fp32", losses="*fp32"'
 CASES = f"""[
-    ("_statistics_kernel", dict(z="*bf16", statistics="*fp32", eps="fp32"), dict({NARROW})),
-    ("_statistics_kernel", dict(z="*fp64", statistics="*fp64", eps="fp32"), dict({WIDE})),
-    ("_standardise_kernel", dict({VIEWS}, h0="*bf16", h1="*bf16"), dict({NARROW})),
-    ("_settle_kernel", dict({VIEWS}, {SLOPES}, scale="fp32"), dict(WITH_DIAGONAL=True, {NARROW})),
-    ("_settle_kernel", dict({VIEWS}, {SLOPES}, scale="fp32"), dict(WITH_DIAGONAL=False, {NARROW})),
-    ("_finish_kernel", dict({VIEWS}, {SLOPES}, weight="*fp32", grad0="*fp32", grad1="*fp32"),
-     dict({NARROW})),
+    ("standardise_kernel", dict({VIEWS}, h0="*bf16", h1="*bf16"),
+     dict(EPS=1e-5, ROUNDED=True, TWICE=True, {NARROW})),
+    ("standardise_kernel", dict({WIDE_VIEWS}, h0="*fp64", h1="*fp64"),
+     dict(EPS=1e-5, ROUNDED=False, TWICE=False, {WIDE})),
+    ("settle_kernel", dict({VIEWS}, {SLOPES}),
+     dict(SQUARED=True, WITH_DIAGONAL=True, FINISH=True, {NARROW})),
+    ("settle_kernel", dict({VIEWS}, {SLOPES}),
+     dict(SQUARED=False, WITH_DIAGONAL=False, FINISH=False, {NARROW})),
+    ("finish_kernel", dict({VIEWS}, {SLOPES}, grad0="*fp32", grad1="*fp32"), dict({NARROW})),
+    ("split_kernel", dict(matrix0="*fp32", matrix1="*fp32", out0="*bf16", out1="*bf16"),
+     dict(BLOCK=1024)),
+    ("round_kernel", dict(panel="*fp32", out="*fp16"), dict(BLOCK=1024)),
 ]"""
 
 
 @pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="pip install triton")
 def test_compile_for_hopper(tmp_path: object) -> None:
-    compiled = compile_for_hopper("cross_correlation.triton_kernels", CASES, str(tmp_path))
-    assert sum(name.endswith("_kernel") for name in compiled) == 6
+    compiled = compile_for_hopper("cross_correlation.triton_columns", CASES, str(tmp_path))
+    assert sum(name.endswith("_kernel") for name in compiled) == 7
