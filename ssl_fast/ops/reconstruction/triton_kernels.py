@@ -51,27 +51,39 @@ def _statistics(
 
 @triton.jit
 def _block(step, mask, patches, PATCHES: tl.constexpr):
-    """The patches [PATCHES, 1] of one step: their indices, which are masked, whether any is."""
+    """The patches [PATCHES, 1] of one step: their indices, and which are masked."""
     index = (step * tl.num_programs(0) + tl.program_id(0)) * PATCHES
     index += tl.arange(0, PATCHES)[:, None]
-    masked = tl.load(mask + index, mask=index < patches, other=0) != 0
-    return index, masked, tl.max(tl.max(masked.to(tl.int32), axis=1), axis=0) != 0
+    return index, tl.load(mask + index, mask=index < patches, other=0) != 0
+
+
+@triton.jit
+def _some(masked):
+    """Whether any is: a block without a masked patch reads nothing."""
+    return tl.max(tl.max(masked.to(tl.int32), axis=1), axis=0) != 0
+
+
+@triton.jit
+def _place(index, rows, columns):
+    """Image, row and column of the grid, of 64 bits."""
+    image = index // (rows * columns)
+    rest = index - image * (rows * columns)
+    row = rest // columns
+    return image.to(tl.int64), row.to(tl.int64), (rest - row * columns).to(tl.int64)
 
 
 @triton.jit
 def _differences(
     pred, images, index, within, shift, factor, c, y, x, rows, columns,
     pred_n, pred_row, pred_column, pred_c, pred_y, pred_x, image_n, image_c, image_h, image_w,
-    HAS_MEAN: tl.constexpr, HAS_STD: tl.constexpr, NORM: tl.constexpr,
-    COMPUTE: tl.constexpr, PATCH: tl.constexpr, CHANNELS: tl.constexpr,
+    HAS_MEAN: tl.constexpr, HAS_STD: tl.constexpr, NORM: tl.constexpr, DENSE: tl.constexpr,
+    COMPUTE: tl.constexpr, PATCH: tl.constexpr, CHANNELS: tl.constexpr, ELEMENTS: tl.constexpr,
 ):  # fmt: skip
     """Prediction less target [PATCHES, ELEMENTS], where it counts."""
     # Offsets within a patch are of 32 bits where these do; where the patch begins takes 64.
-    image = (index // (rows * columns)).to(tl.int64)
-    row = (index // columns % rows).to(tl.int64)
-    column = (index % columns).to(tl.int64)
+    image, row, column = _place(index, rows, columns)
     base = image * pred_n + row * pred_row + column * pred_column
-    here = c * pred_c + y * pred_y + x * pred_x
+    here = tl.arange(0, ELEMENTS)[None, :] if DENSE else c * pred_c + y * pred_y + x * pred_x
     # Both are asked for before either is worked on.
     predicted = tl.load(pred + base + here, mask=within, other=0)
     base = image * image_n + row * PATCH * image_h + column * PATCH * image_w
@@ -96,26 +108,28 @@ def _partial_kernel(
     pred, images, mask, mean, std, partials, steps, patches, rows, columns,
     pred_n, pred_row, pred_column, pred_c, pred_y, pred_x, image_n, image_c, image_h, image_w,
     HAS_MEAN: tl.constexpr, HAS_STD: tl.constexpr, NORM: tl.constexpr, IMAGE_SHAPED: tl.constexpr,
-    WIDE: tl.constexpr, COMPUTE: tl.constexpr, PATCH: tl.constexpr, CHANNELS: tl.constexpr,
-    PATCHES: tl.constexpr, ELEMENTS: tl.constexpr, POWER: tl.constexpr,
+    DENSE: tl.constexpr, WIDE: tl.constexpr, COMPUTE: tl.constexpr, PATCH: tl.constexpr,
+    CHANNELS: tl.constexpr, PATCHES: tl.constexpr, ELEMENTS: tl.constexpr, POWER: tl.constexpr,
 ):  # fmt: skip
     """First stage: every program's sum of losses; behind all of these, its masked patches."""
     c, y, x, inside = _elements(PATCH, CHANNELS, IMAGE_SHAPED, WIDE, ELEMENTS)
     shift, factor = _statistics(mean, std, c, inside, HAS_MEAN, HAS_STD, COMPUTE)
-    losses = tl.zeros((PATCHES, ELEMENTS), COMPUTE)
+    losses = tl.zeros((PATCHES, 1), COMPUTE)
     count = tl.zeros((PATCHES, 1), tl.int32)
+    next_index, next_masked = _block(0, mask, patches, PATCHES)
     for step in range(steps):
-        index, masked, some = _block(step, mask, patches, PATCHES)
-        if some:
+        index, masked = next_index, next_masked
+        next_index, next_masked = _block(step + 1, mask, patches, PATCHES)  # else waited for
+        if _some(masked):
             within = masked & inside
             difference = _differences(
                 pred, images, index, within, shift, factor, c, y, x, rows, columns,
                 pred_n, pred_row, pred_column, pred_c, pred_y, pred_x,
                 image_n, image_c, image_h, image_w,
-                HAS_MEAN, HAS_STD, NORM, COMPUTE, PATCH, CHANNELS,
+                HAS_MEAN, HAS_STD, NORM, DENSE, COMPUTE, PATCH, CHANNELS, ELEMENTS,
             )  # fmt: skip
             loss = tl.abs(difference) if POWER == 1 else difference * difference
-            losses += tl.where(within, loss, 0)
+            losses += tl.sum(tl.where(within, loss, 0), axis=1)[:, None]
             count += masked.to(tl.int32)
     program = tl.program_id(0)
     tl.store(partials + program, tl.sum(tl.sum(losses, axis=1), axis=0))
@@ -142,8 +156,8 @@ def _gradient_kernel(
     pred, images, mask, mean, std, grad, count, out, steps, patches, rows, columns,
     pred_n, pred_row, pred_column, pred_c, pred_y, pred_x, image_n, image_c, image_h, image_w,
     HAS_MEAN: tl.constexpr, HAS_STD: tl.constexpr, NORM: tl.constexpr, IMAGE_SHAPED: tl.constexpr,
-    WIDE: tl.constexpr, COMPUTE: tl.constexpr, PATCH: tl.constexpr, CHANNELS: tl.constexpr,
-    PATCHES: tl.constexpr, ELEMENTS: tl.constexpr, POWER: tl.constexpr,
+    DENSE: tl.constexpr, WIDE: tl.constexpr, COMPUTE: tl.constexpr, PATCH: tl.constexpr,
+    CHANNELS: tl.constexpr, PATCHES: tl.constexpr, ELEMENTS: tl.constexpr, POWER: tl.constexpr,
 ):  # fmt: skip
     """The gradient, contiguous; zeros where a patch is not masked."""
     size: tl.constexpr = CHANNELS * PATCH * PATCH
@@ -151,16 +165,18 @@ def _gradient_kernel(
     shift, factor = _statistics(mean, std, c, inside, HAS_MEAN, HAS_STD, COMPUTE)
     masked_patches = tl.load(count).to(COMPUTE)
     scale = tl.load(grad).to(COMPUTE) / (tl.where(masked_patches > 0, masked_patches, 1) * size)
+    next_index, next_masked = _block(0, mask, patches, PATCHES)
     for step in range(steps):
-        index, masked, some = _block(step, mask, patches, PATCHES)
+        index, masked = next_index, next_masked
+        next_index, next_masked = _block(step + 1, mask, patches, PATCHES)
         slope = tl.zeros((PATCHES, ELEMENTS), COMPUTE)
-        if some:
+        if _some(masked):
             within = masked & inside
             difference = _differences(
                 pred, images, index, within, shift, factor, c, y, x, rows, columns,
                 pred_n, pred_row, pred_column, pred_c, pred_y, pred_x,
                 image_n, image_c, image_h, image_w,
-                HAS_MEAN, HAS_STD, NORM, COMPUTE, PATCH, CHANNELS,
+                HAS_MEAN, HAS_STD, NORM, DENSE, COMPUTE, PATCH, CHANNELS, ELEMENTS,
             )  # fmt: skip
             if POWER == 1:
                 sign = tl.where(difference > 0, scale, tl.where(difference < 0, -scale, 0))
@@ -170,9 +186,9 @@ def _gradient_kernel(
         if out.dtype.element_ty != tl.float64:  # the interpreter narrows float32 alone
             slope = slope.to(tl.float32)
         if IMAGE_SHAPED:
+            image, row, column = _place(index, rows, columns)
             line = columns * PATCH  # of the image
-            top = (index // columns // rows).to(tl.int64) * CHANNELS * rows + index // columns % rows
-            base = top * PATCH * line + index % columns * PATCH
+            base = ((image * CHANNELS * rows + row) * line + column) * PATCH
             here = c * (rows * PATCH * line) + y * line + x
         else:
             base = index.to(tl.int64) * size
@@ -187,8 +203,8 @@ MAX_PATCHES = 1 << 30  # are counted in 32 bits
 HELD = 1024  # elements that a program holds, if a patch has not more
 # Programs of each kernel: a few for each multiprocessor, that they need not be started often. The
 # order of the sum depends on them, and so not on the device.
-LOSS_PROGRAMS = 1056
-GRADIENT_PROGRAMS = 4224
+LOSS_PROGRAMS = 4224
+GRADIENT_PROGRAMS = 16896
 INTERPRETED_PROGRAMS = 2
 
 
@@ -201,8 +217,9 @@ def _pred_strides(x: Tensor, patch: int, columns: int, channels: int) -> tuple[i
     return n, columns * token, token, step, patch * channels * step, channels * step
 
 
-def _warps(elements: int) -> int:
-    return 4 if elements <= 2048 else 8 if elements <= 4096 else 16
+def _warps(elements: int, itemsize: int) -> int:
+    """One warp where its registers hold all elements: its sums need no barrier."""
+    return min(16, max(1, elements // 1024 * (itemsize // 4) ** 2))
 
 
 class _Call:
@@ -235,6 +252,7 @@ class _Call:
             "HAS_STD": std is not None,
             "NORM": norm_pix,
             "IMAGE_SHAPED": pred.dim() == 4,
+            "DENSE": pred.dim() == 3 and pred.stride(2) == 1,
             "WIDE": max(*spans, channels * height * width) >= 1 << 31,
             "COMPUTE": self.compute,
             "PATCH": patch,
@@ -242,7 +260,7 @@ class _Call:
             "PATCHES": each,
             "ELEMENTS": elements,
             "POWER": p,
-            "num_warps": _warps(each * elements),
+            "num_warps": _warps(each * elements, self.dtype.itemsize),
         }
 
 
@@ -276,7 +294,7 @@ def masked_patch_loss(
     _partial_kernel[(call.programs,)](*call.tensors, partials, *call.sizes, **call.constants)
     _total_kernel[(1,)](
         partials, out, count, call.programs, call.size, COMPUTE=call.compute,
-        BLOCK=triton.next_power_of_2(call.programs),
+        BLOCK=triton.next_power_of_2(call.programs), num_warps=8,
     )  # fmt: skip
     return out, count
 
