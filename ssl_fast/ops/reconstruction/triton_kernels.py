@@ -205,7 +205,7 @@ HELD = 1024  # elements that a program holds, if a patch has not more
 # order of the sum depends on them, and so not on the device.
 LOSS_PROGRAMS = 4224
 GRADIENT_PROGRAMS = 16896
-INTERPRETED_PROGRAMS = 2
+INTERPRETED_HELD, INTERPRETED_PROGRAMS = 1 << 14, 2  # the interpreter pays by the step
 
 
 def _pred_strides(x: Tensor, patch: int, columns: int, channels: int) -> tuple[int, ...]:
@@ -231,7 +231,8 @@ class _Call:
         self.size = patch * patch * channels
         elements = triton.next_power_of_2(self.size)
         patches = batch * rows * columns
-        each = max(1, min(HELD // elements, triton.next_power_of_2(patches)))
+        held = HELD if images.is_cuda else INTERPRETED_HELD
+        each = max(1, min(held // elements, triton.next_power_of_2(patches)))
         blocks = triton.cdiv(patches, each)
         self.programs = min(blocks, most if images.is_cuda else INTERPRETED_PROGRAMS)
         self.dtype = reference.compute_dtype(pred, images)

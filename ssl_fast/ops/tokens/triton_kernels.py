@@ -164,7 +164,8 @@ def _patches_kernel(
     """
     row = tl.program_id(0)
     n = (row // count).to(tl.int64)
-    id = tl.load(ids + n * id_n + (row % count).to(tl.int64) * id_k)
+    one = tl.arange(0, 1)  # the interpreter masks with vectors alone
+    id = tl.load(ids + n * id_n + (row % count).to(tl.int64) * id_k + one)
     inside = (id >= 0) & (id < patches)
     place = tl.where(inside, id, 0).to(tl.int32)
     y = (place // across * PATCH_H).to(tl.int64)
