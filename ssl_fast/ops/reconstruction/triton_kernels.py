@@ -201,8 +201,8 @@ def _gradient_kernel(
 MAX_ELEMENTS = 16384
 MAX_PATCHES = 1 << 30  # are counted in 32 bits
 HELD = 1024  # elements that a program holds, if a patch has not more
-# Programs of each kernel: a few for each multiprocessor, that they need not be started often. The
-# order of the sum depends on them, and so not on the device.
+# Programs of each kernel at most: what does not depend on the patch is made once for several. The
+# sum's order depends on their number, which is the same on every device.
 LOSS_PROGRAMS = 4224
 GRADIENT_PROGRAMS = 16896
 INTERPRETED_HELD, INTERPRETED_PROGRAMS = 1 << 14, 2  # the interpreter pays by the step
