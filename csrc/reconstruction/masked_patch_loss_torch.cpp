@@ -1,6 +1,7 @@
 // The glue of the masked patch loss: checks (a second fence, the first is in
 // ssl_fast/ops/reconstruction), allocation, the second stage of the sum, registration.
 #include <memory>
+#include <tuple>
 #include <vector>
 
 #include "common/large_output.h"
@@ -50,6 +51,7 @@ struct Call {
   Params params;
   Tensor mask;
   std::vector<double> mean, inverse;
+  int64_t count;   // masked patches
   int64_t masked;  // elements of the prediction that the loss is taken of
 
   Call(const Tensor& pred, const Tensor& images, const Tensor& masks, const Options& options,
@@ -72,7 +74,7 @@ struct Call {
     p.mean = means ? mean.data() : nullptr;
     p.inverse = stds ? inverse.data() : nullptr;
     p.mask = static_cast<const uint8_t*>(mask.const_data_ptr());
-    int64_t count = 0;
+    count = 0;
     for (int64_t i = 0; i < mask.numel(); ++i) count += p.mask[i] != 0;
     masked = count * p.channels * p.patch * p.patch;
     p.sums = nullptr, p.grad = nullptr, p.factor = 0.0;
@@ -122,9 +124,20 @@ double first_value(const Tensor& x) {
                                         : *static_cast<const float*>(x.const_data_ptr());
 }
 
-Tensor masked_patch_loss(const Tensor& pred, const Tensor& images, const Tensor& mask,
-                         int64_t patch_size, bool norm_pix, int64_t power,
-                         std::optional<Tensor> mean, std::optional<Tensor> std) {
+Tensor scalar(const Tensor& like, double value, bool wide) {
+  Tensor out = torch::stable::new_empty(like, {}, wide ? ScalarType::Double : ScalarType::Float);
+  if (wide)
+    *static_cast<double*>(out.mutable_data_ptr()) = value;
+  else
+    *static_cast<float*>(out.mutable_data_ptr()) = static_cast<float>(value);
+  return out;
+}
+
+// The loss and the number of masked patches.
+std::tuple<Tensor, Tensor> masked_patch_loss(const Tensor& pred, const Tensor& images,
+                                             const Tensor& mask, int64_t patch_size, bool norm_pix,
+                                             int64_t power, std::optional<Tensor> mean,
+                                             std::optional<Tensor> std) {
   Call call(pred, images, mask, {patch_size, norm_pix, power}, mean, std);
   Params& p = call.params;
   // One sum for each row of patches, then these in order: the same whatever the threads.
@@ -135,17 +148,13 @@ Tensor masked_patch_loss(const Tensor& pred, const Tensor& images, const Tensor&
   for (double sum : sums) total += sum;
   if (call.masked != 0) total /= static_cast<double>(call.masked);
   const bool wide = works_in_double(p);
-  Tensor out = torch::stable::new_empty(pred, {}, wide ? ScalarType::Double : ScalarType::Float);
-  if (wide)
-    *static_cast<double*>(out.mutable_data_ptr()) = total;
-  else
-    *static_cast<float*>(out.mutable_data_ptr()) = static_cast<float>(total);
-  return out;
+  return {scalar(pred, total, wide), scalar(pred, static_cast<double>(call.count), wide)};
 }
 
-Tensor masked_patch_loss_backward(const Tensor& grad, const Tensor& pred, const Tensor& images,
-                                  const Tensor& mask, int64_t patch_size, bool norm_pix,
-                                  int64_t power, std::optional<Tensor> mean,
+// The count is for GPUs: here the mask is counted in any case.
+Tensor masked_patch_loss_backward(const Tensor& grad, const Tensor& /*count*/, const Tensor& pred,
+                                  const Tensor& images, const Tensor& mask, int64_t patch_size,
+                                  bool norm_pix, int64_t power, std::optional<Tensor> mean,
                                   std::optional<Tensor> std) {
   Call call(pred, images, mask, {patch_size, norm_pix, power}, mean, std);
   STD_TORCH_CHECK(

@@ -74,7 +74,7 @@ class Calls:
             return Sample(name, args, constants=(1, 6, 7))
         wide = torch.float64 in (pred.dtype, images.dtype)
         grad = torch.tensor(1.5, dtype=torch.float64 if wide else torch.float32)
-        return Sample(name, (grad, *args))
+        return Sample(name, (grad, mask.sum(dtype=grad.dtype), *args))
 
 
 def _samples(call: Calls) -> Iterator[Sample]:

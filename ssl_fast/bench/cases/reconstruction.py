@@ -118,7 +118,7 @@ def _case(task: Task, way: str) -> Case:
     def reference(pred: Tensor, images: Tensor, mask: Tensor) -> Tensor:
         mean, std = (torch.tensor(x, device=pred.device) if x else None for x in task.statistics)
         options = (task.patch, task.norm_pix, task.p, mean, std)
-        loss: Tensor = OPS[OP].reference(pred, images, mask.flatten(1) != 0, *options)
+        loss: Tensor = OPS[OP].reference(pred, images, mask.flatten(1) != 0, *options)[0]
         return loss
 
     elements = task.batch * task.masked * 3 * task.patch**2

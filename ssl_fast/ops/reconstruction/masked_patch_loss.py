@@ -16,10 +16,12 @@ import torch
 from torch import Tensor
 
 from ..._dispatch import register
+from ..constants import constant
 from . import reference
 
 PRED_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 IMAGE_DTYPES = (torch.uint8, *PRED_DTYPES)
+MASK_DTYPES = (*IMAGE_DTYPES, torch.int32, torch.int64)  # that kernels read as they are
 Statistics = Tensor | Sequence[float] | float | None
 
 
@@ -57,8 +59,8 @@ def masked_patch_loss(
         patch_size: side of a patch in pixels; divides H and W.
         norm_pix: whether each patch is normalised.
         p: 1 for the absolute, 2 for the squared error.
-        mean, std: per channel, or one for all, in the units of the images: a tensor (on a GPU one
-            on the device, or every call copies it there), numbers, or None.
+        mean, std: per channel, or one for all, in the units of the images: a tensor on the device
+            of the images, numbers, or None.
 
     Returns:
         The loss, a float32 scalar (float64 if pred or images are), accumulated in that type
@@ -75,9 +77,9 @@ def masked_patch_loss(
     masked = _check_mask(mask, images, patch_size)
     mean = _statistics("mean", mean, images)
     std = _statistics("std", std, images)
-    return _masked_patch_loss(
-        pred, images.detach(), masked, patch_size, bool(norm_pix), int(p), mean, std
-    )
+    images = images.detach() if images.requires_grad else images
+    loss, _ = _masked_patch_loss(pred, images, masked, patch_size, norm_pix, int(p), mean, std)
+    return loss
 
 
 def check_options(patch_size: Any, norm_pix: Any, p: Any) -> None:
@@ -130,8 +132,10 @@ def _check_mask(mask: Any, images: Tensor, patch_size: int) -> Tensor:
     if tuple(mask.shape) not in ((batch, total), (batch, *grid)):
         expected = f"({batch}, {total}) or ({batch}, {grid[0]}, {grid[1]})"
         raise ValueError(f"mask has shape {tuple(mask.shape)}; expected {expected}")
-    mask = mask if mask.dtype == torch.bool else mask != 0
-    return mask.reshape(batch, total)
+    # Triton and the reference ask themselves what is not zero: a launch less.
+    if not (mask.is_cuda and mask.dtype in MASK_DTYPES) and mask.dtype != torch.bool:
+        mask = mask != 0
+    return mask if mask.dim() == 2 else mask.flatten(1)
 
 
 def _statistics(name: str, value: Any, images: Tensor) -> Tensor | None:
@@ -141,18 +145,24 @@ def _statistics(name: str, value: Any, images: Tensor) -> Tensor | None:
     channels = images.shape[1]
     dtype = torch.float64 if images.dtype == torch.float64 else torch.float32
     if not isinstance(value, Tensor):
-        numbers_of = [value] if isinstance(value, numbers.Real) else list(value)
-        for number in numbers_of:
-            if not isinstance(number, numbers.Real) or isinstance(number, bool):
-                raise TypeError(f"{name} is {value!r}; expected a tensor, numbers or None")
-            if not math.isfinite(number) or (name == "std" and number <= 0):
-                accepted = "positive numbers" if name == "std" else "finite numbers"
-                raise ValueError(f"{name} is {value!r}; accepted are {accepted}")
-        value = torch.tensor(numbers_of, dtype=dtype, device=images.device)
+        numbers_of = (value,) if isinstance(value, numbers.Real) else tuple(value)
+        _check_numbers(name, numbers_of)
+        value = constant(numbers_of, dtype, images)
     _check_device(name, value, images)
     if value.numel() not in (1, channels):
         raise ValueError(f"{name} has {value.numel()} values; the images have {channels} channels")
+    if value.shape == (channels,) and value.dtype == dtype and not value.requires_grad:
+        return value
     return value.detach().reshape(-1).to(dtype).expand(channels)
+
+
+def _check_numbers(name: str, values: tuple[Any, ...]) -> None:
+    for number in values:
+        if not isinstance(number, numbers.Real) or isinstance(number, bool):
+            raise TypeError(f"{name} is {values!r}; expected a tensor, numbers or None")
+        if not math.isfinite(number) or (name == "std" and number <= 0):
+            accepted = "positive numbers" if name == "std" else "finite numbers"
+            raise ValueError(f"{name} is {values!r}; accepted are {accepted}")
 
 
 def _check_tensor(name: str, value: Any, dtypes: tuple[torch.dtype, ...]) -> None:
@@ -168,25 +178,31 @@ def _check_device(name: str, tensor: Tensor, images: Tensor) -> None:
         raise ValueError(f"{name} is on {tensor.device}, images on {images.device}")
 
 
-def _fake(pred: Tensor, images: Tensor, *rest: Any) -> Tensor:
-    return pred.new_empty((), dtype=reference.compute_dtype(pred, images))
+def _fake(pred: Tensor, images: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+    dtype = reference.compute_dtype(pred, images)
+    return pred.new_empty((), dtype=dtype), pred.new_empty((), dtype=dtype)
 
 
-def _fake_backward(grad: Tensor, pred: Tensor, *rest: Any) -> Tensor:
+def _fake_backward(grad: Tensor, count: Tensor, pred: Tensor, *rest: Any) -> Tensor:
     return pred.new_empty(pred.shape)
 
 
-def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     pred, images, mask, *options, mean, std = inputs
-    ctx.save_for_backward(pred, images, mask, mean, std)
+    _, count = output
+    ctx.mark_non_differentiable(count)
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(count, pred, images, mask, mean, std)
     ctx.options = options
 
 
-def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+def _backward(ctx: Any, grad: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
     # The target is made a second time: reading masked patches twice moves fewer bytes than writing
     # a gradient in the forward and scaling it here, and nothing the size of `pred` waits between.
-    pred, images, mask, mean, std = ctx.saved_tensors
-    gradient = _masked_patch_loss_backward(grad, pred, images, mask, *ctx.options, mean, std)
+    gradient = None
+    if grad is not None:
+        *tensors, mean, std = ctx.saved_tensors
+        gradient = _masked_patch_loss_backward(grad, *tensors, *ctx.options, mean, std)
     return (gradient, *[None] * 7)
 
 
@@ -195,13 +211,13 @@ _ARGUMENTS = (
     "Tensor? mean=None, Tensor? std=None"
 )
 _masked_patch_loss_backward = register(
-    f"masked_patch_loss_backward(Tensor grad, {_ARGUMENTS}) -> Tensor",
+    f"masked_patch_loss_backward(Tensor grad, Tensor count, {_ARGUMENTS}) -> Tensor",
     reference=reference.masked_patch_loss_backward,
     fake=_fake_backward,
     triton=True,
 )
 _masked_patch_loss = register(
-    f"masked_patch_loss({_ARGUMENTS}) -> Tensor",
+    f"masked_patch_loss({_ARGUMENTS}) -> (Tensor, Tensor)",
     reference=reference.masked_patch_loss,
     fake=_fake,
     triton=True,

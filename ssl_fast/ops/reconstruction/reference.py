@@ -78,17 +78,22 @@ def masked_patch_loss(
     p: int,
     mean: Tensor | None = None,
     std: Tensor | None = None,
-) -> Tensor:
-    """The mean over masked patches of the mean of |difference| ** p; 0 without masked patches."""
+) -> tuple[Tensor, Tensor]:
+    """The mean over masked patches of the mean of |difference| ** p, 0 without masked patches; and
+    the number of masked patches, of the same dtype.
+    """
+    mask = mask != 0
     differences = _differences(pred, images, patch_size, norm_pix, mean, std)
     losses = (differences.abs() if p == 1 else differences.square()).mean(dim=-1)
     # Not a product: what is not masked does not count, even if it is NaN.
     total = torch.where(mask, losses, 0).sum()
-    return total / mask.sum().clamp(min=1)
+    count = mask.sum(dtype=total.dtype)
+    return total / count.clamp(min=1), count
 
 
 def masked_patch_loss_backward(
     grad: Tensor,
+    count: Tensor,
     pred: Tensor,
     images: Tensor,
     mask: Tensor,
@@ -98,11 +103,15 @@ def masked_patch_loss_backward(
     mean: Tensor | None = None,
     std: Tensor | None = None,
 ) -> Tensor:
-    """The gradient of `masked_patch_loss` to `pred`, times `grad`; of pred's shape and dtype."""
+    """The gradient of `masked_patch_loss` to `pred`, times `grad`; of pred's shape and dtype.
+
+    Args:
+        count: the number of masked patches, as the loss returns it.
+    """
     differences = _differences(pred, images, patch_size, norm_pix, mean, std)
     slopes = differences.sign() if p == 1 else 2 * differences
-    scale = grad / (mask.sum().clamp(min=1) * differences.shape[-1])
-    slopes = torch.where(mask[..., None], slopes * scale, 0)
+    scale = grad / (count.clamp(min=1) * differences.shape[-1])
+    slopes = torch.where((mask != 0)[..., None], slopes * scale, 0)
     if pred.dim() == 4:
         slopes = unpatchify(slopes, patch_size, pred.shape)
     return slopes.to(pred.dtype).contiguous()

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..._dispatch import register
+from ..constants import constant
 from . import reference
 from .arguments import check_device, check_float, check_ids
 from .gather import sum_by_id
@@ -109,11 +110,14 @@ def _statistic(name: str, value: Any, images: Tensor, product: torch.dtype) -> T
         return None
     dtype = reference.sum_dtype(images.dtype, product)
     if not isinstance(value, Tensor):
-        value = torch.tensor(value, dtype=dtype, device=images.device)
+        values = tuple(value) if isinstance(value, Sequence) else (value,)
+        value = constant(values, dtype, images)
     check_device(name, value, images)
     channels = images.shape[1]
     if value.numel() not in (1, channels):
         raise ValueError(f"{name} has {value.numel()} elements; expected 1 or {channels}")
+    if value.shape == (channels,) and value.dtype == dtype and not value.requires_grad:
+        return value
     return value.detach().reshape(-1).to(dtype).expand(channels)
 
 

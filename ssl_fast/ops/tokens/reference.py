@@ -16,16 +16,31 @@ def sum_dtype(*dtypes: torch.dtype) -> torch.dtype:
     return torch.float64 if torch.float64 in dtypes else torch.float32
 
 
+def _gather_rows(x: Tensor, rows: Tensor) -> Tensor:
+    """x [N, L, D] at rows [N, K], all within range: [N, K, D]."""
+    if rows.numel() == 0 or x.shape[2] == 0:
+        return _nothing_of(x, (*rows.shape, x.shape[2]))
+    return x.gather(1, rows[..., None].expand(-1, -1, x.shape[2]))
+
+
+def _nothing_of(x: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """No elements, of a gradient of zeros. Where an index selects nothing, or rows of nothing,
+    torch's own backward can read out of bounds on a GPU.
+    """
+    return x.new_zeros(shape) + x.sum()
+
+
 def gather_tokens(x: Tensor, ids: Tensor) -> Tensor:
     """x [N, L, D] and ids [N, K] to [N, K, D]; an id out of range gives a token of NaN."""
     inside = (ids >= 0) & (ids < x.shape[1])
-    rows = torch.where(inside, ids, 0)[..., None].expand(-1, -1, x.shape[2])
-    return x.gather(1, rows).masked_fill(~inside[..., None], torch.nan)
+    return _gather_rows(x, torch.where(inside, ids, 0)).masked_fill(~inside[..., None], torch.nan)
 
 
 def gather_tokens_backward(grad: Tensor, ids: Tensor, length: int) -> Tensor:
     """grad [N, K, D] and ids [N, K] to [N, length, D]: rows of equal ids summed, k ascending."""
     batch, _, dim = grad.shape
+    if grad.numel() == 0:
+        return grad.new_zeros((batch, length, dim))
     # A row more for each sample takes what belongs nowhere.
     rows = torch.where((ids >= 0) & (ids < length), ids, length)
     rows = rows + torch.arange(batch, device=ids.device)[:, None] * (length + 1)
@@ -47,14 +62,13 @@ def restore_tokens(
     """x_kept [N, P + K, D], mask_token [D], pos_embed [P + L, D] to [N, P + L, D] of the latter's
     dtype. An id out of 0 .. K - 1 stands for the mask token.
     """
-    batch, rows, dim = x_kept.shape
+    batch, rows, _ = x_kept.shape
     kept = is_kept(ids_restore, rows - num_prefix_tokens)
     source = torch.where(kept, num_prefix_tokens + ids_restore, rows)
     prefix = torch.arange(num_prefix_tokens, device=source.device).expand(batch, -1)
-    source = torch.cat([prefix, source], dim=1)[..., None]
+    source = torch.cat([prefix, source], dim=1)
     x = F.pad(x_kept.to(mask_token.dtype), (0, 0, 0, 1))  # row `rows` is no token
-    restored = x.gather(1, source.expand(-1, -1, dim))
-    restored = torch.where(source == rows, mask_token, restored)
+    restored = torch.where((source == rows)[..., None], mask_token, _gather_rows(x, source))
     return restored if pos_embed is None else restored + pos_embed
 
 
@@ -94,8 +108,11 @@ def is_kept(ids_restore: Tensor, num_kept: int) -> Tensor:
 def add_positions(tokens: Tensor, pos_embed: Tensor, ids: Tensor) -> Tensor:
     """tokens [N, K, D] + pos_embed [L, D] at ids [N, K], of pos_embed's dtype."""
     inside = (ids >= 0) & (ids < pos_embed.shape[0])
-    rows = pos_embed[torch.where(inside, ids, 0)].masked_fill(~inside[..., None], torch.nan)
-    return tokens.to(pos_embed.dtype) + rows
+    if tokens.numel() == 0:
+        rows = _nothing_of(pos_embed, tuple(tokens.shape))
+    else:
+        rows = pos_embed[torch.where(inside, ids, 0)]
+    return tokens.to(pos_embed.dtype) + rows.masked_fill(~inside[..., None], torch.nan)
 
 
 def gather_patches(
@@ -113,9 +130,8 @@ def gather_patches(
     patches = images.reshape(batch, channels, rows, patch_h, columns, patch_w)
     patches = patches.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
     inside = (ids >= 0) & (ids < rows * columns)
-    chosen = torch.where(inside, ids, 0)[..., None].expand(-1, -1, patches.shape[2])
     compute = sum_dtype(images.dtype, dtype)
-    kept = patches.gather(1, chosen).to(compute)
+    kept = _gather_rows(patches, torch.where(inside, ids, 0)).to(compute)
     if mean is not None and std is not None:
         each = kept.unflatten(2, (channels, patch_h * patch_w))
         each = (each - mean.to(compute)[:, None]) / std.to(compute)[:, None]

@@ -8,13 +8,13 @@ import pytest
 
 from ssl_fast._testing.hopper import compile_for_hopper
 
-PLAIN = "HAS_MEAN=False, HAS_STD=False, NORM=True, IMAGE_SHAPED=False, POWER=2"
-ALL = "HAS_MEAN=True, HAS_STD=True, NORM=False, IMAGE_SHAPED=True, POWER=1"
-NARROW = "COMPUTE=tl.float32, PATCHES=4, ELEMENTS=1024"
-SMALL = "COMPUTE=tl.float32, PATCHES=64, ELEMENTS=64"
-WIDE = "COMPUTE=tl.float64, PATCHES=1, ELEMENTS=16384"
-TABLES = 'mask="*u8", mean="*fp32", std="*fp32"'
-GRADIENT = 'masked_patches="*i64"'
+PLAIN = "HAS_MEAN=False, HAS_STD=False, NORM=True, IMAGE_SHAPED=False, DENSE=True, POWER=2"
+ALL = "HAS_MEAN=True, HAS_STD=True, NORM=False, IMAGE_SHAPED=True, DENSE=False, POWER=1"
+NARROW = "WIDE=False, COMPUTE=tl.float32, PATCHES=1, ELEMENTS=1024, PATCH=16, CHANNELS=3"
+SMALL = "WIDE=False, COMPUTE=tl.float32, PATCHES=16, ELEMENTS=64, PATCH=4, CHANNELS=3"
+WIDE = "WIDE=True, COMPUTE=tl.float64, PATCHES=1, ELEMENTS=4096, PATCH=32, CHANNELS=3"
+TABLES = 'mask="*fp32", mean="*fp32", std="*fp32"'
+GRADIENT = 'count="*fp32"'
 CASES = f"""[
     ("_partial_kernel", dict(pred="*bf16", images="*u8", {TABLES}, partials="*fp32"),
      dict({PLAIN}, {NARROW})),
@@ -22,8 +22,10 @@ CASES = f"""[
      dict({ALL}, {SMALL})),
     ("_partial_kernel", dict(pred="*fp64", images="*fp64", {TABLES}, partials="*fp64"),
      dict({PLAIN}, {WIDE})),
-    ("_total_kernel", dict(partials="*fp32", out="*fp32"), dict(COMPUTE=tl.float32, BLOCK=1024)),
-    ("_total_kernel", dict(partials="*fp64", out="*fp64"), dict(COMPUTE=tl.float64, BLOCK=1024)),
+    ("_total_kernel", dict(partials="*fp32", out="*fp32", count_out="*fp32"),
+     dict(COMPUTE=tl.float32, BLOCK=2048)),
+    ("_total_kernel", dict(partials="*fp64", out="*fp64", count_out="*fp64"),
+     dict(COMPUTE=tl.float64, BLOCK=2048)),
     ("_gradient_kernel",
      dict(pred="*bf16", images="*u8", {TABLES}, grad="*fp32", {GRADIENT}, out="*bf16"),
      dict({PLAIN}, {NARROW})),

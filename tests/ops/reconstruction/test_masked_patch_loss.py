@@ -250,8 +250,8 @@ def test_no_copy_in_patches() -> None:
     pred, grad = normal(torch.float32, 8, 16, 768), torch.tensor(1.0)
     options = (16, True, 2, None, None)
     with torch.profiler.profile(profile_memory=True) as profile:
-        OPS[OP].overload(pred, images, mask, *options)
-        OPS[f"{OP}_backward"].overload(grad, pred, images, mask, *options)
+        _, count = OPS[OP].overload(pred, images, mask, *options)
+        OPS[f"{OP}_backward"].overload(grad, count, pred, images, mask, *options)
     allocated = sum(event.self_cpu_memory_usage for event in profile.key_averages())
     assert allocated <= pred.nbytes + 256
 
@@ -329,6 +329,6 @@ def test_second_fence() -> None:
             with pytest.raises(RuntimeError, match=message):
                 forward(*bad)
             with pytest.raises(RuntimeError, match=message):
-                backward(grad, *bad)
+                backward(grad, grad, *bad)
         with pytest.raises(RuntimeError, match="grad must be one"):
-            backward(three, PRED, IMAGES, mask, 4, True, 2)
+            backward(three, grad, PRED, IMAGES, mask, 4, True, 2)

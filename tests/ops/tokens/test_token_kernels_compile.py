@@ -8,7 +8,9 @@ import pytest
 
 from ssl_fast._testing.hopper import compile_for_hopper
 
-ROWS = "dict(ROWS=2, COLUMNS=1024"
+ROWS = "dict(WIDE=False, ROWS=2, COLUMNS=1024"
+LONG = "dict(WIDE=True, ROWS=2, COLUMNS=1024"
+PATCHES = "CHANNELS=3, PATCH_H=16, PATCH_W=8"
 CASES = f"""[
     ("_gather_kernel", dict(x="*bf16", ids="*i64", out="*bf16"), {ROWS})),
     ("_sum_kernel", dict(grad="*fp32", ids="*i64", out="*bf16"),
@@ -18,15 +20,15 @@ CASES = f"""[
     ("_restore_kernel", dict(x="*bf16", ids="*i64", mask_token="*fp32", pos="*fp32", out="*fp32"),
      {ROWS}, COMPUTE=tl.float32, POSITIONS=True)),
     ("_restore_kernel", dict(x="*fp16", ids="*i64", mask_token="*fp16", pos="*fp16", out="*fp16"),
-     {ROWS}, COMPUTE=tl.float32, POSITIONS=False)),
+     {LONG}, COMPUTE=tl.float32, POSITIONS=False)),
     ("_parameters_kernel", dict(grad="*bf16", ids="*i64", pos="*bf16", partial="*fp32"),
      dict(COMPUTE=tl.float32, POS=True, TOKEN=True, GROUP=32, COLUMNS=128)),
     ("_positions_kernel", dict(tokens="*bf16", pos="*fp32", ids="*i64", out="*fp32"),
      {ROWS}, COMPUTE=tl.float32)),
     ("_patches_kernel", dict(images="*u8", ids="*i64", mean="*fp32", std="*fp32", out="*bf16"),
-     dict(COMPUTE=tl.float32, NORMALISED=True, PIXELS=1024)),
+     dict({PATCHES}, COMPUTE=tl.float32, NORMALISED=True, WIDE=False, PIXELS=512)),
     ("_patches_kernel", dict(images="*fp64", ids="*i64", mean="*fp64", std="*fp64", out="*fp64"),
-     dict(COMPUTE=tl.float64, NORMALISED=False, PIXELS=256)),
+     dict({PATCHES}, COMPUTE=tl.float64, NORMALISED=False, WIDE=True, PIXELS=256)),
 ]"""
 
 
