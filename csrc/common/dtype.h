@@ -48,12 +48,18 @@ SSL_HD float to_float(BFloat16 value) {
   return detail::float_from_bits(static_cast<uint32_t>(value.bits) << 16);
 }
 SSL_HD float to_float(Half value) {
+#if defined(__CUDA_ARCH__)
+  float result;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(result) : "h"(value.bits));
+  return result;
+#else
   const uint32_t sign = static_cast<uint32_t>(value.bits & 0x8000u) << 16;
   const uint32_t rest = static_cast<uint32_t>(value.bits & 0x7fffu) << 13;
   if (rest >= 0x0f800000u) return detail::float_from_bits(sign | rest | 0x7f800000u);  // inf, NaN
   // Multiplying by 2^112 moves the exponent's bias from 15 to 127, subnormals included.
   return detail::float_from_bits(
       sign | detail::bits_from_float(detail::float_from_bits(rest) * 5.192296858534828e33f));
+#endif
 }
 
 // Rounded to the nearest, ties to even, as torch rounds.

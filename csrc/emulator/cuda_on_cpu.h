@@ -305,6 +305,16 @@ inline unsigned __brev(unsigned a) {
 inline unsigned __umulhi(unsigned a, unsigned b) {
   return static_cast<unsigned>((static_cast<std::uint64_t>(a) * b) >> 32);
 }
+// Four of the eight bytes of a (the lower) and b; a selector's high bit, to copy a sign, is
+// unknown.
+inline unsigned __byte_perm(unsigned a, unsigned b, unsigned selectors) {
+  const std::uint64_t bytes = static_cast<std::uint64_t>(b) << 32 | a;
+  unsigned result = 0;
+  for (int i = 0; i < 4; ++i) {
+    result |= static_cast<unsigned>(bytes >> 8 * (selectors >> 4 * i & 7) & 0xff) << 8 * i;
+  }
+  return result;
+}
 template <class T>
 T __ldg(const T* address) {
   return *address;

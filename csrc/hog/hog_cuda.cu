@@ -1,12 +1,15 @@
 // HOG on CUDA. A thread walks down a group of kColumns neighbouring columns of one row of cells,
-// its 3-row window rolling in registers, and adds each pixel to a histogram of its own: one column
-// of `histograms[bin][thread]`, so that a warp's 32 additions, whatever their bins, go to 32 banks.
-// Then the threads of a cell are added up in order and the bins normalised: nothing intermediate
-// goes to memory, every output is written once, and nothing depends on the order of threads. Of the
-// pixels, only a row above and a row below each row of cells are read by two blocks.
-#include "common/cuda_launch.h"
-#include "hog/hog_math.h"
-#include "hog/hog_plan.h"
+// its 3-row window rolling in registers and the next row already under way, and adds each pixel to
+// a histogram of its own: one column of `histograms[bin][thread]`, so that a warp's 32 additions,
+// whatever their bins, go to 32 banks. Then the threads of a cell are added up in order and the
+// bins normalised: nothing intermediate goes to memory, every output is written once, and nothing
+// depends on the order of threads. Of the pixels, only a row above and a row below each row of
+// cells are read by two blocks. Instructions are the limit, about 30 for a pixel.
+#include "hog/hog_columns.h"
+#include "hog/hog_place.h"
+
+#include <cstdlib>
+#include <cstring>
 
 namespace ssl_fast::hog {
 
@@ -15,169 +18,139 @@ namespace {
 constexpr int kThreads = 128;
 constexpr int kWarp = 32;
 
-// A kernel's view of the parameters, with the tables in its own precision.
+// The tables in the kernel's own precision.
 struct Tables {
   float cotangents[kMaxTests];
   float gaussian[kMaxWindow];
 };
 
-template <typename Pixel>
-struct Vector4;  // the type whose load brings four pixels
-template <>
-struct Vector4<uint8_t> {
-  using Type = uchar4;
-};
-template <>
-struct Vector4<float> {
-  using Type = float4;
-};
-template <>
-struct Vector4<Half> {
-  using Type = ushort4;
-};
-template <>
-struct Vector4<BFloat16> {
-  using Type = ushort4;
-};
-
-// Neighbouring pixels of one row, from left - 1 to left + kColumns.
-template <int kColumns>
-struct Strip {
-  float pixel[kColumns + 2];
-};
-
-// A group of columns: where its pixels are. Rows are `stride_h` apart.
-template <typename Pixel>
-struct Group {
-  const Pixel* plane;
-  int64_t row, left;           // first pixel
-  bool active;                 // false: nothing to read
-  bool left_edge, right_edge;  // the neighbour there is in no lane of this warp
-};
-
-template <typename Pixel, int kColumns>
-__device__ __forceinline__ Strip<kColumns> load_strip(const Geometry& p, const Group<Pixel>& group,
-                                                      int64_t y) {
-  Strip<kColumns> strip;
-  const Pixel* row = group.plane + reflect(y, p.height) * p.stride_h;
-  if (group.active) {
-    if constexpr (kColumns == 4) {
-      using Vector = typename Vector4<Pixel>::Type;
-      const Vector four = *reinterpret_cast<const Vector*>(row + group.left);
-      Pixel pixels[4];
-      memcpy(pixels, &four, sizeof four);
-      for (int i = 0; i < 4; ++i) strip.pixel[i + 1] = to_float(pixels[i]);
-    } else {
-      strip.pixel[1] = to_float(row[group.left * p.stride_w]);
-    }
-  } else {
-    for (int i = 0; i < kColumns; ++i) strip.pixel[i + 1] = 0.0f;
-  }
-  strip.pixel[0] = __shfl_up_sync(0xffffffffu, strip.pixel[kColumns], 1);
-  strip.pixel[kColumns + 1] = __shfl_down_sync(0xffffffffu, strip.pixel[1], 1);
-  if (group.active && group.left_edge)
-    strip.pixel[0] = to_float(row[reflect(group.left - 1, p.width) * p.stride_w]);
-  if (group.active && group.right_edge)
-    strip.pixel[kColumns + 1] = to_float(row[reflect(group.left + kColumns, p.width) * p.stride_w]);
-  return strip;
-}
-
-__device__ __forceinline__ float magnitude(Gradient<float> g) {
-  const float squares = g.x * g.x + g.y * g.y;
-  // No branch, unlike sqrtf; the bound keeps 0 from becoming 0 * inf.
-  return squares * rsqrtf(fmaxf(squares, 1e-37f));
-}
-
-template <int kColumns>
-__device__ __forceinline__ Gradient<float> gradient_at(const Strip<kColumns>& top,
-                                                       const Strip<kColumns>& middle,
-                                                       const Strip<kColumns>& bottom, int i) {
-  const float rows[3][3] = {{top.pixel[i], top.pixel[i + 1], top.pixel[i + 2]},
-                            {middle.pixel[i], middle.pixel[i + 1], middle.pixel[i + 2]},
-                            {bottom.pixel[i], bottom.pixel[i + 1], bottom.pixel[i + 2]}};
-  return sobel(rows[0], rows[1], rows[2]);
-}
-
-// kBins: nbins where it is known at compile time, else 0.
-template <typename Pixel, int kColumns, int kBins>
-__global__ void __launch_bounds__(kThreads)
-    column_kernel(const Geometry p, const Plan plan, const Tables tables, int64_t lines) {
-  SSL_FAST_DYNAMIC_SHARED(float, histograms);  // [nbins][kThreads]
+// Sums of a cell's groups, divided by their norm: a thread for every groups_per_cell-th bin.
+// Unless a group is a cell, all threads of the block come here.
+template <int kBins, int kGroupsPerCell>
+__device__ __forceinline__ void write_cell(const Geometry& p, const Place& place, bool exists,
+                                           int groups_per_cell, float* histograms) {
   const int nbins = kBins ? kBins : p.nbins;
-  const int thread = static_cast<int>(threadIdx.x);
-  const int groups_per_cell = p.cell / kColumns;
-  const int groups = kThreads / groups_per_cell * groups_per_cell;  // whole cells only
-  const int64_t line_groups = plan.region_w * groups_per_cell;
-  const int64_t first = static_cast<int64_t>(blockIdx.x) * groups;
-
-  Group<Pixel> group = {};
-  const int64_t index = first + thread;
-  const int64_t in_line = index % line_groups;
-  group.active = thread < groups && index < lines * line_groups;
-  if (group.active) {
-    const Block block = block_at(p, plan, index / line_groups);
-    group.active = block.wanted && block.row >= 0;
-    group.plane =
-        static_cast<const Pixel*>(p.images) + block.image * p.stride_b + block.channel * p.stride_c;
-    group.row = block.row * p.cell;
-    group.left = block.column * p.cell + in_line * kColumns;
+  const int groups = kGroupsPerCell ? kGroupsPerCell : groups_per_cell;
+  const int part = static_cast<int>(place.in_cell);
+  float* of_cell = histograms + (static_cast<int>(threadIdx.x) - part);
+  if constexpr (kGroupsPerCell != 1) {
+    __syncthreads();
+    for (int b = part; exists && b < nbins; b += groups) {
+      float sum = of_cell[b * kThreads];
+      for (int i = 1; i < groups; ++i) sum += of_cell[b * kThreads + i];
+      of_cell[b * kThreads] = sum;
+    }
+    __syncthreads();
   }
+  if (!exists) return;
+  float squares = 0.0f;
+#pragma unroll(kBins ? kBins : 1)
+  for (int b = 0; b < nbins; ++b)
+    squares = fmaf(of_cell[b * kThreads], of_cell[b * kThreads], squares);
+  const float norm = sqrtf(squares), least_norm = static_cast<float>(p.eps);
+  const float scale = 1.0f / (norm < least_norm ? least_norm : norm);
+  float* out = static_cast<float*>(p.out) + place.out;
+  const int64_t stride = bin_stride(p);
+  // Of patches that the mask leaves out, and of those that are not in the image.
+  const float missing = place.known ? 0.0f : nanf("");
+#pragma unroll(kBins ? kBins : 1)
+  for (int b = part; b < nbins; b += groups) {
+    const float value = scale * of_cell[b * kThreads];
+    out[(nbins - 1 - b) * stride] = place.wanted && place.known ? value : missing;
+  }
+}
+
+// kBins, kCell: nbins and cell where they are known at compile time, else 0. kShuffle: whether
+// neighbours come from other lanes, where these have them, or all from memory.
+template <typename Pixel, int kColumns, int kBins, int kCell, bool kWeighted, bool kShuffle,
+          int kBlocks>
+__global__ void __launch_bounds__(kThreads, kBlocks)
+    column_kernel(const Geometry p, const Numbering numbering, const Tables tables, bool by_patch) {
+  SSL_FAST_DYNAMIC_SHARED(float, histograms);  // [nbins, from the last to the first][kThreads]
+  const int nbins = kBins ? kBins : p.nbins;
+  const int cell = kCell ? kCell : p.cell;
+  const int thread = static_cast<int>(threadIdx.x);
   const int lane = thread % kWarp;
-  group.left_edge = lane == 0 || in_line == 0;
-  group.right_edge = lane == kWarp - 1 || in_line == line_groups - 1 || thread == groups - 1;
+  const int groups_per_cell = kCell ? kCell / kColumns : numbering.groups_per_cell.value;
+  // Whole cells only.
+  const int groups = kCell ? kThreads : kThreads / groups_per_cell * groups_per_cell;
+  const uint32_t index = blockIdx.x * static_cast<uint32_t>(groups) + thread;
+  const bool exists = (kCell || thread < groups) && index < numbering.groups;
+  const Place place = place_of(p, numbering, by_patch, exists ? index : 0);
+  const bool active = exists && place.wanted && place.known;
 
   for (int b = 0; b < nbins; ++b) histograms[b * kThreads + thread] = 0.0f;
-  float column_weight[kColumns];
-  for (int i = 0; i < kColumns; ++i)
-    column_weight[i] =
-        p.window && group.active ? tables.gaussian[(group.left + i) % p.window] : 1.0f;
-
-  Strip<kColumns> top = load_strip<Pixel, kColumns>(p, group, group.active ? group.row - 1 : 0);
-  Strip<kColumns> middle = load_strip<Pixel, kColumns>(p, group, group.active ? group.row : 0);
-  for (int y = 0; y < p.cell; ++y) {
-    const Strip<kColumns> bottom =
-        load_strip<Pixel, kColumns>(p, group, group.active ? group.row + y + 1 : 0);
-    if (group.active) {
-      const float row_weight = p.window ? tables.gaussian[(group.row + y) % p.window] : 1.0f;
+  float* histogram = histograms + thread;
+  // A warp with nothing to do is through; in others the idle lanes read some pixels that exist.
+  if (__any_sync(kWholeWarp, active)) {
+    const uint32_t x = place.column * cell + place.in_cell * kColumns, y = place.row * cell;
+    const uint32_t width = static_cast<uint32_t>(p.width), height = static_cast<uint32_t>(p.height);
+    Group<Pixel> group;
+    group.stride_h = p.stride_h, group.stride_w = p.stride_w;
+    group.left = x == 0 ? 1 : -1;
+    group.right = x + kColumns == width ? kColumns - 2 : kColumns;
+    group.asks_left = lane == 0 || place.in_line == 0;
+    group.asks_right = lane == kWarp - 1 || place.in_line == numbering.line_groups.value - 1 ||
+                       thread == groups - 1;
+    group.pixels = static_cast<const Pixel*>(p.images) + place.image * p.stride_b +
+                   place.channel * p.stride_c + y * p.stride_h + x * p.stride_w;
+    float column_weights[kColumns];
+    uint32_t of_row = 0;
+    if constexpr (kWeighted) {
+      uint32_t of_column = numbering.window.remainder(x);
+      of_row = numbering.window.remainder(y);
 #pragma unroll
       for (int i = 0; i < kColumns; ++i) {
-        const Gradient<float> g = gradient_at(top, middle, bottom, i);
-        const int bin = bin_of(g, nbins, tables.cotangents);
-        histograms[bin * kThreads + thread] += row_weight * column_weight[i] * magnitude(g);
+        column_weights[i] = tables.gaussian[of_column];
+        of_column = of_column + 1 == numbering.window.value ? 0 : of_column + 1;
       }
     }
-    top = middle;
-    middle = bottom;
-  }
-  __syncthreads();
 
-  // A thread for each cell, neighbours in memory by neighbouring threads.
-  const int cells = groups / groups_per_cell;
-  float* out = static_cast<float*>(p.out);
-  for (int cell = thread; cell < cells; cell += kThreads) {
-    for (int b = 0; b < nbins; ++b) {
-      float* of_cell = histograms + b * kThreads + cell * groups_per_cell;
-      float sum = of_cell[0];
-      for (int i = 1; i < groups_per_cell; ++i) sum += of_cell[i];
-      of_cell[0] = sum;
+    const auto load = [&](const Pixel* row) {
+      return load_row<Pixel, kColumns, kShuffle>(group, row);
+    };
+    const auto converted = [&](const RawRow<Pixel, kColumns>& raw) {
+      return convert<Pixel, kColumns, kShuffle>(group, raw);
+    };
+    const Pixel* row = group.pixels;
+    const auto raw_top = load(y == 0 ? row + p.stride_h : row - p.stride_h);
+    const auto raw_middle = load(row);
+    // Below the image is what is above its last row.
+    const int64_t last = y + cell == height ? -p.stride_h : p.stride_h;
+    row += cell == 1 ? last : p.stride_h;
+    auto raw_next = load(row);
+    Row<kColumns> top = converted(raw_top), middle = converted(raw_middle);
+    const auto walk = [&](int i) {
+      const Row<kColumns> bottom = converted(raw_next);
+      if (i + 1 < cell) {
+        row += i + 2 == cell ? last : p.stride_h;
+        raw_next = load(row);
+      }
+      float row_weight = 1.0f;
+      if constexpr (kWeighted) {
+        row_weight = tables.gaussian[of_row];
+        of_row = of_row + 1 == numbering.window.value ? 0 : of_row + 1;
+      }
+#pragma unroll
+      for (int j = 0; j < kColumns; ++j) {
+        const Gradient<float> g = gradient_at(top, middle, bottom, j);
+        float* bin = histogram + reversed_bin_of<kBins>(g, nbins, tables.cotangents) * kThreads;
+        if constexpr (kWeighted)
+          *bin = fmaf(column_weights[j] * magnitude(g), row_weight, *bin);
+        else
+          *bin += magnitude(g);
+      }
+      top = middle;
+      middle = bottom;
+    };
+    if constexpr (kCell != 0) {
+#pragma unroll
+      for (int i = 0; i < kCell; ++i) walk(i);
+    } else {
+      for (int i = 0; i < cell; ++i) walk(i);
     }
-    float squares = 0.0f;
-    for (int b = 0; b < nbins; ++b) {
-      const float value = histograms[b * kThreads + cell * groups_per_cell];
-      squares += value * value;
-    }
-    const int64_t of_group = first + static_cast<int64_t>(cell) * groups_per_cell;
-    if (of_group >= lines * line_groups) continue;
-    const Block block = block_at(p, plan, of_group / line_groups);
-    const int64_t column = block.column + of_group % line_groups / groups_per_cell;
-    const float norm = sqrtf(squares);
-    const float least_norm = static_cast<float>(p.eps);
-    // A patch that is not in the image (an id out of range) is NaN: reading it would be worse.
-    const float scale = block.row < 0 ? nanf("") : 1.0f / (norm < least_norm ? least_norm : norm);
-    const int64_t at = output_offset(p, plan, block, block.row, column);
-    for (int b = 0; b < nbins; ++b)
-      out[at + b * bin_stride(p)] = scale * histograms[b * kThreads + cell * groups_per_cell];
   }
+  write_cell<kBins, kCell / kColumns>(p, place, exists, groups_per_cell, histograms);
 }
 
 // A thread for each cell: float64, and cells too wide for a block of column groups.
@@ -190,25 +163,27 @@ __global__ void cell_kernel(const Params p, const Plan plan, int64_t lines) {
   const Pixel* plane =
       static_cast<const Pixel*>(p.images) + block.image * p.stride_b + block.channel * p.stride_c;
   double histogram[kMaxBins];
-  for (int b = 0; b < p.nbins; ++b) histogram[b] = block.row < 0 ? nan("") : 0.0;
-  if (block.wanted && block.row >= 0) cell_histogram(p, plane, block.row, column, histogram);
+  for (int b = 0; b < p.nbins; ++b) histogram[b] = block.known ? 0.0 : nan("");
+  if (block.wanted && block.known) cell_histogram(p, plane, block.row, column, histogram);
   const int64_t at = output_offset(p, plan, block, block.row, column);
   for (int b = 0; b < p.nbins; ++b)
     static_cast<Value*>(p.out)[at + b * bin_stride(p)] = static_cast<Value>(histogram[b]);
 }
 
-template <typename Pixel, int kColumns, int kBins>
-void launch_columns(const Params& p, const Plan& plan, int64_t lines, void* stream) {
+template <typename Pixel, int kColumns, int kBins, int kCell, bool kWeighted, bool kShuffle,
+          int kBlocks>
+void launch_columns(const Params& p, const Plan& plan, void* stream) {
+  const Numbering numbering(p, plan, kColumns);
   Tables tables;
   for (int k = 0; k < p.nbins / 2; ++k) tables.cotangents[k] = static_cast<float>(p.cotangents[k]);
   for (int i = 0; i < p.window; ++i) tables.gaussian[i] = static_cast<float>(p.gaussian[i]);
   const int groups_per_cell = p.cell / kColumns;
   const int64_t groups = kThreads / groups_per_cell * groups_per_cell;
-  const int64_t blocks = cover(lines * plan.region_w * groups_per_cell, groups);
   const size_t shared = sizeof(float) * kThreads * p.nbins;
-  SSL_FAST_LAUNCH((column_kernel<Pixel, kColumns, kBins>), dim3(static_cast<unsigned>(blocks)),
-                  dim3(kThreads), shared, stream, static_cast<const Geometry&>(p), plan, tables,
-                  lines);
+  SSL_FAST_LAUNCH((column_kernel<Pixel, kColumns, kBins, kCell, kWeighted, kShuffle, kBlocks>),
+                  dim3(static_cast<unsigned>(cover(numbering.groups, groups))), dim3(kThreads),
+                  shared, stream, static_cast<const Geometry&>(p), numbering, tables,
+                  plan.by_patch);
 }
 
 template <typename Pixel, typename Value>
@@ -218,45 +193,81 @@ void launch_cells(const Params& p, const Plan& plan, int64_t lines, void* stream
                   stream, p, plan, lines);
 }
 
-// Groups of four need four neighbours in one aligned load.
-template <typename Pixel>
-bool loads_four(const Params& p) {
-  const auto aligned = [](int64_t elements) { return elements % 4 == 0; };
-  return p.cell % 4 == 0 && p.stride_w == 1 && aligned(p.stride_h) && aligned(p.stride_c) &&
-         aligned(p.stride_b) && reinterpret_cast<uintptr_t>(p.images) % (4 * sizeof(Pixel)) == 0;
+// Groups of several columns need as many neighbours in aligned loads, of 16 bytes at most.
+template <typename Pixel, int kColumns>
+bool loads_together(const Params& p) {
+  constexpr int64_t kBytes = kColumns * sizeof(Pixel), kVector = kBytes < 16 ? kBytes : 16;
+  const auto aligned = [](int64_t elements) { return elements * sizeof(Pixel) % kVector == 0; };
+  return p.cell % kColumns == 0 && p.stride_w == 1 && aligned(p.stride_h) && aligned(p.stride_c) &&
+         aligned(p.stride_b) && reinterpret_cast<uintptr_t>(p.images) % kVector == 0;
+}
+
+// Nine bins of cells of eight, as MaskFeat has them.
+template <typename Pixel, int kColumns, bool kShuffle, int kBlocks>
+void launch_usual(const Params& p, const Plan& plan, void* stream) {
+  if (p.window)
+    launch_columns<Pixel, kColumns, kFastBins, kFastCell, true, kShuffle, kBlocks>(p, plan, stream);
+  else
+    launch_columns<Pixel, kColumns, kFastBins, kFastCell, false, kShuffle, kBlocks>(p, plan,
+                                                                                    stream);
+}
+
+template <typename Pixel, int kColumns, int kBins>
+void launch_any(const Params& p, const Plan& plan, void* stream) {
+  if (p.window)
+    launch_columns<Pixel, kColumns, kBins, 0, true, true, 1>(p, plan, stream);
+  else
+    launch_columns<Pixel, kColumns, kBins, 0, false, true, 1>(p, plan, stream);
+}
+
+// For measurements only.
+int variant() {
+  const char* chosen = std::getenv("SSL_FAST_HOG_VARIANT");
+  return chosen ? std::atoi(chosen) : 0;
 }
 
 template <typename Pixel>
-void launch_pixels(const Params& p, const Plan& plan, int64_t lines, void* stream) {
-  const bool four = loads_four<Pixel>(p);
-  if (p.cell / (four ? 4 : 1) > kThreads) return launch_cells<Pixel, float>(p, plan, lines, stream);
-  if (p.nbins == kFastBins) {
-    if (four) return launch_columns<Pixel, 4, kFastBins>(p, plan, lines, stream);
-    return launch_columns<Pixel, 1, kFastBins>(p, plan, lines, stream);
+void launch_pixels(const Params& p, const Plan& plan, void* stream) {
+  const bool four = loads_together<Pixel, 4>(p), eight = loads_together<Pixel, 8>(p);
+  const int columns = four ? 4 : 1;
+  if (p.cell / columns > kThreads || !Numbering::holds(p, plan, columns))
+    return launch_cells<Pixel, float>(p, plan, plan.units, stream);
+  if (four && p.nbins == kFastBins && p.cell == kFastCell) {
+    const int v = variant();
+    if (eight && v == 0) return launch_usual<Pixel, 8, true, 6>(p, plan, stream);
+    if (eight && v == 1) return launch_usual<Pixel, 8, false, 6>(p, plan, stream);
+    if (eight && v == 4) return launch_usual<Pixel, 8, true, 8>(p, plan, stream);
+    if (eight && v == 5) return launch_usual<Pixel, 8, true, 7>(p, plan, stream);
+    if (eight && v == 6) return launch_usual<Pixel, 8, false, 8>(p, plan, stream);
+    if (v == 3) return launch_usual<Pixel, 4, false, 8>(p, plan, stream);
+    return launch_usual<Pixel, 4, true, 8>(p, plan, stream);
   }
-  if (four) return launch_columns<Pixel, 4, 0>(p, plan, lines, stream);
-  return launch_columns<Pixel, 1, 0>(p, plan, lines, stream);
+  if (p.nbins == kFastBins) {
+    if (four) return launch_any<Pixel, 4, kFastBins>(p, plan, stream);
+    return launch_any<Pixel, 1, kFastBins>(p, plan, stream);
+  }
+  if (four) return launch_any<Pixel, 4, 0>(p, plan, stream);
+  launch_any<Pixel, 1, 0>(p, plan, stream);
 }
 
 }  // namespace
 
 void hog_cuda(const Params& p, void* stream) {
   const Plan plan = make_line_plan(p);
-  const int64_t lines = plan.units;
   SSL_FAST_EXPECT_WRITTEN(static_cast<float*>(p.out), p.batch * p.slots * p.channels * p.nbins *
                                                           bin_stride(p) *
                                                           (p.dtype == DType::kFloat64 ? 2 : 1));
   switch (p.dtype) {
     case DType::kUInt8:
-      return launch_pixels<uint8_t>(p, plan, lines, stream);
+      return launch_pixels<uint8_t>(p, plan, stream);
     case DType::kFloat16:
-      return launch_pixels<Half>(p, plan, lines, stream);
+      return launch_pixels<Half>(p, plan, stream);
     case DType::kBFloat16:
-      return launch_pixels<BFloat16>(p, plan, lines, stream);
+      return launch_pixels<BFloat16>(p, plan, stream);
     case DType::kFloat32:
-      return launch_pixels<float>(p, plan, lines, stream);
+      return launch_pixels<float>(p, plan, stream);
     case DType::kFloat64:
-      return launch_cells<double, double>(p, plan, lines, stream);
+      return launch_cells<double, double>(p, plan, plan.units, stream);
   }
 }
 

@@ -58,7 +58,8 @@ struct Block {
   int64_t image, channel;
   int64_t slot;         // where patches are chosen, else unused
   bool wanted;          // false: a patch that the mask leaves out
-  int64_t row, column;  // first cell, in the image; -1 for a patch that is not in the image
+  bool known;           // false: a patch that is not in the image; stands at patch 0
+  int64_t row, column;  // first cell, in the image
   int64_t rows, columns;
 };
 
@@ -75,12 +76,13 @@ SSL_HD Block block_at(const Geometry& p, const Plan& plan, int64_t unit) {
   block.image = unit / slots;
   const int64_t entry = block.image * slots + block.slot;
   block.wanted = p.mask == nullptr || p.mask[entry] != 0;
-  const int64_t patch = p.ids ? p.ids[entry] : block.slot;
+  int64_t patch = p.ids ? p.ids[entry] : block.slot;
   const int64_t across = patches_per_row(p);
   const int64_t patches = across * (p.height / (p.cell * p.patch_h));
+  block.known = patch >= 0 && patch < patches;
+  if (!block.known) patch = 0;
   block.row = band * plan.band + (plan.by_patch ? patch / across * p.patch_h : 0);
   block.column = chunk * plan.columns + (plan.by_patch ? patch % across * p.patch_w : 0);
-  if (plan.by_patch && (patch < 0 || patch >= patches)) block.row = block.column = -1;
   block.rows = least(plan.band, plan.region_h - band * plan.band);
   block.columns = least(plan.columns, plan.region_w - chunk * plan.columns);
   return block;

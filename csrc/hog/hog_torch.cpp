@@ -117,9 +117,14 @@ Tensor hog_tokens(const Tensor& images, int64_t patch_size, int64_t nbins, int64
         "hog_tokens: ids must be int64 [B, K]");
     p.slots = ids->size(1);
     p.ids = static_cast<const int64_t*>(ids->const_data_ptr());
+#ifdef SSL_FAST_EMULATED
+    const bool on_gpu = true;
+#else
+    const bool on_gpu = !images.is_cpu();
+#endif
     // On a GPU a look would be a synchronisation: there such a token becomes NaN.
     const int64_t patches = (p.height / patch_size) * (p.width / patch_size);
-    for (int64_t i = 0; images.is_cpu() && i < ids->numel(); ++i)
+    for (int64_t i = 0; !on_gpu && i < ids->numel(); ++i)
       STD_TORCH_CHECK(p.ids[i] >= 0 && p.ids[i] < patches, "hog_tokens: ids out of range");
   }
   const int64_t width = p.channels * p.nbins * p.patch_h * p.patch_w;

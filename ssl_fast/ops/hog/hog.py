@@ -211,6 +211,7 @@ _hog = register(
     reference=reference.hog,
     fake=_hog_fake,
     triton=True,
+    gpu_order=("compiled", "triton"),  # sums of a data-dependent bin stay in shared memory
 )
 _hog_tokens = register(
     f"hog_tokens(Tensor images, int patch_size, {_OPTIONS}, Tensor? mask=None, Tensor? ids=None)"
@@ -218,4 +219,5 @@ _hog_tokens = register(
     reference=reference.hog_tokens,
     fake=_hog_tokens_fake,
     triton=True,
+    gpu_order=("compiled", "triton"),
 )

@@ -46,20 +46,31 @@ def test_integer_images_are_right_everywhere(name: str, dtype: torch.dtype, nbin
         assert (ops.hog(images.to(dtype), nbins) - truth).abs().max() < 1e-6
 
 
-def test_bins_of_all_gradients_of_8_bit_images() -> None:
-    """The rule of hog_math.h, in float32, against float64's atan2 for all 2041 x 2041 gradients."""
+@pytest.mark.parametrize("rounded", [True, False])
+def test_bins_of_all_gradients_of_8_bit_images(rounded: bool) -> None:
+    """The rule of hog_math.h, in float32, against float64's atan2 for all 2041 x 2041 gradients.
+
+    Its product is rounded; CUDA C++ takes the sign of a multiply-add, which is that of the exact
+    difference.
+    """
     values = torch.arange(-1020, 1021, dtype=torch.float32)
     gx, gy = values[:, None], values[None, :]
+    ax, ay = gx.abs(), gy.abs()
     for nbins in (8, 9, 12, 16, 18):
         angle = torch.atan2(gx.double(), gy.double())
         truth = (angle / math.pi * nbins).floor().long() % nbins
         mirrored = (gx != 0) & ((gx < 0) != (gy < 0))
-        limit = torch.where(mirrored, torch.nextafter(gy.abs(), torch.tensor(torch.inf)), gy.abs())
+        limit = torch.where(mirrored, torch.nextafter(ay, torch.tensor(torch.inf)), ay)
         passed = torch.zeros_like(truth)
         for k in range(1, nbins // 2 + 1):
             rational = {nbins // 2 if nbins % 2 == 0 else 0: 0.0, nbins / 4: 1.0}
             cotangent = rational.get(k, 1 / math.tan(k * math.pi / nbins))
-            passed += gx.abs() * torch.tensor(cotangent, dtype=torch.float32) >= limit
+            cotangent = torch.tensor(cotangent, dtype=torch.float32)
+            if rounded:
+                passed += ax * cotangent >= limit
+            else:
+                difference = ax.double() * cotangent.double() - ay
+                passed += torch.where(mirrored, difference > 0, difference >= 0)
         bins = torch.where(mirrored, nbins - 1 - passed, passed)
         counts = (gx != 0) | (gy != 0)  # no gradient, no weight
         assert int(((bins != truth) & counts).sum()) == 0, nbins
@@ -257,12 +268,29 @@ def test_second_fence(name: str) -> None:
     call = OPS["hog_tokens"].overload
     with serving(name, "hog_tokens"):
         for ids in (torch.tensor([[0], [4]]), torch.tensor([[0], [-1]])):
+            if name == "emulated":  # as on a GPU, see below
+                continue
             with pytest.raises(RuntimeError, match="ids out of range"):
                 call(IMAGES, 16, 9, 8, 0, 1e-12, None, ids)
         with pytest.raises(RuntimeError, match="cell_size must divide"):
             call(IMAGES[..., :30], 10, 9, 8, 0, 1e-12)
         with pytest.raises(RuntimeError, match="nbins out of range"):
             call(IMAGES, 16, 1000, 8, 0, 1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float64])
+@pytest.mark.parametrize("cell", [4, 8])
+def test_ids_out_of_range_as_on_a_gpu(dtype: torch.dtype, cell: int) -> None:
+    """A token of NaN each, in its place; the others are as without."""
+    images = integers(dtype, 2, 3, 32, 48)
+    ids = torch.tensor([[0, 6, -1, 5], [1 << 40, 2, 3, -(1 << 40)]])
+    bad = torch.tensor([[False, True, True, False], [True, False, False, True]])
+    call = OPS["hog_tokens"].overload
+    with serving("emulated", "hog_tokens"):
+        tokens = call(images, 16, 9, cell, 0, 1e-12, None, ids)
+    truth = ops.hog_tokens(images, cell_size=cell, ids=ids.where(~bad, 0))
+    assert torch.equal(tokens.isnan().all(dim=-1), bad)
+    assert (tokens - truth)[~bad].abs().max() < 1e-6
 
 
 @pytest.mark.gpu
