@@ -14,6 +14,7 @@ from .reference import compute_dtype, without_gradients
 Sums = tuple[Tensor, Tensor, Tensor]
 Gradients = tuple[Tensor, Tensor]
 Outputs = tuple[Tensor, ...]
+NOWHERE = -(1 << 31)  # any row of fewer than 2^31 and this is below 0
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,9 @@ class Pairs:
 
     Attributes:
         rows, columns: [R, D] and [C, D], rows of D contiguous numbers.
-        targets: [R] int64, the column of each row's positive; -1 for none.
+        positives: [R] int64, the column of each row's positive, -1 for none; or an offset of at
+            least 0: that of row i is column i + offset, counted on from 0 at the end of columns;
+            or None, where no row has one.
         scale: [], multiplies the inner products.
         self_offset: leaves out row i with column i + self_offset; -1 to leave out none.
         symmetric: rows and columns are the same: half of the products are enough, and all sums
@@ -31,10 +34,35 @@ class Pairs:
 
     rows: Tensor
     columns: Tensor
-    targets: Tensor
+    positives: Tensor | int | None
     scale: Tensor
     self_offset: int = -1
     symmetric: bool = False
+
+    @property
+    def positives_stored(self) -> bool:
+        """Whether a kernel is to read positives; else it counts on by `target_offset`."""
+        return isinstance(self.positives, Tensor)
+
+    @property
+    def stored_targets(self) -> Tensor:
+        """The tensor of positives, or one that is not to be read."""
+        return self.positives if isinstance(self.positives, Tensor) else self.scale
+
+    @property
+    def target_offset(self) -> int:
+        """The offset of positives; where there is none, one that leads to no column."""
+        return self.positives if isinstance(self.positives, int) else NOWHERE
+
+    @property
+    def targets(self) -> Tensor:
+        """Positives [R] int64 however they are given."""
+        if isinstance(self.positives, Tensor):
+            return self.positives
+        places = torch.arange(len(self.rows), device=self.rows.device)
+        if self.positives is None:
+            return torch.full_like(places, -1)
+        return (places + self.positives) % max(len(self.columns), 1)
 
     def new_empty(self, *shape: int) -> Tensor:
         """Beside the rows, of the type that is computed in."""
@@ -81,8 +109,7 @@ def product(a: Tensor, b: Tensor) -> Tensor:
 def nt_xent(make: MakeWay, z: Tensor, scale: Tensor, with_gradient: bool) -> Outputs:
     """As `reference.nt_xent`."""
     count = z.shape[0]
-    targets = torch.arange(count, device=z.device).roll(-(count // 2))
-    way = make(Pairs(z, z, targets, scale, 0, symmetric=True))
+    way = make(Pairs(z, z, count // 2, scale, 0, symmetric=True))
     lse, _, positive = way.sums(False)
     positive = positive[: count // 2].repeat(2)
     loss = (lse - positive).sum() / count
@@ -126,8 +153,7 @@ def info_nce_queue(
     wide = compute_dtype(query.dtype)
     q, p = query.to(wide), positive.to(wide)
     matched = scale * (q * p).sum(dim=1)
-    nowhere = torch.full((query.shape[0],), -1, dtype=torch.int64, device=query.device)
-    way = make(Pairs(query, queue, nowhere, scale))
+    way = make(Pairs(query, queue, None, scale))
     others, _, _ = way.sums(False)
     lse = torch.logaddexp(matched, others)
     loss = (lse - matched).sum() / count
@@ -145,8 +171,7 @@ def clip_loss(
 ) -> Outputs:
     """As `reference.clip_loss`."""
     count = image.shape[0]
-    targets = torch.arange(count, device=image.device)
-    way = make(Pairs(image, text, targets, scale))
+    way = make(Pairs(image, text, 0, scale))
     row_lse, column_lse, positive = way.sums(True)
     loss = (row_lse + column_lse - 2 * positive).sum() / (2 * count)
     if not with_gradient:
@@ -168,8 +193,7 @@ def siglip_loss(
 ) -> Outputs:
     """As `reference.siglip_loss`."""
     count = max(image.shape[0], 1)
-    targets = torch.arange(image.shape[0], device=image.device) + offset
-    way = make(Pairs(image, text, targets, scale))
+    way = make(Pairs(image, text, offset, scale))
     losses, grad_image, grad_text, slopes = way.sigmoid(bias, with_gradient)
     if not with_gradient:
         return without_gradients(losses / count, 4)
