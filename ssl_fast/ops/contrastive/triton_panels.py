@@ -16,7 +16,7 @@ from torch import Tensor
 from .pairwise import Gradients, Pairs, Sums, product, product_into
 from .reference import compute_dtype
 from .triton_rows import target_of
-from .triton_sums import add_panel
+from .triton_sums import PanelSums
 from .triton_tiles import logits_of, sigmoid_losses, softmax_weights
 
 WORKSPACE = 192 << 20
@@ -119,15 +119,14 @@ class PanelWay:
 
     def sums(self, over_columns: bool) -> Sums:
         """Sums of rows, of columns, and positives."""
-        pairs = self.pairs
-        lse, positive = pairs.new_empty(len(pairs.rows)), pairs.new_empty(len(pairs.rows))
-        column_lse = pairs.new_empty(len(pairs.columns) if over_columns else 0)
+        sums = PanelSums(self.pairs, over_columns)
         if not self.panels:
-            return lse.fill_(-torch.inf), column_lse.fill_(-torch.inf), positive.zero_()
-        wanted = column_lse if over_columns else None
+            sums.row_lse.fill_(-torch.inf)
+            sums.column_lse.fill_(-torch.inf)
+            sums.positive.zero_()
         for begin, end in self.panels:
-            add_panel(pairs, self._dots(begin, end), begin, end, lse, wanted, positive)
-        return lse, column_lse, positive
+            sums.add(self._dots(begin, end), begin, end)
+        return sums.row_lse, sums.column_lse, sums.positive
 
     def gradients(
         self, row_lse: Tensor | None, column_lse: Tensor | None, with_columns: bool
