@@ -39,6 +39,7 @@ class Tiles(NamedTuple):
         warps: of a program.
         stages: how many loads of columns are on the way.
         programs: that a multiprocessor has room for.
+        registers: that a thread may have; None for as many as the compiler likes.
     """
 
     rows: int
@@ -46,6 +47,7 @@ class Tiles(NamedTuple):
     warps: int
     stages: int
     programs: int
+    registers: int | None = None
 
 
 @functools.lru_cache
@@ -55,7 +57,7 @@ def sums_tiles(size: int, itemsize: int, on_gpu: bool) -> Tiles:
         return Tiles(64, 64, 4, 1, 1)
     if itemsize == 4:
         return Tiles(64, 32, 4, 2, 2)
-    return Tiles(128, 64, 8, 3, 2) if size <= 128 else Tiles(128, 64, 8, 2, 1)
+    return Tiles(128, 128, 8, 2, 2, 128) if size <= 128 else Tiles(128, 128, 8, 2, 1)
 
 
 @functools.lru_cache
@@ -65,7 +67,9 @@ def gradient_tiles(size: int, itemsize: int, on_gpu: bool) -> Tiles:
         return Tiles(64, 64, 4, 1, 1)
     if itemsize == 4:
         return Tiles(64, 32, 8, 2, 1)
-    return Tiles(128, 64, 8, 3, 1) if size <= 128 else Tiles(64, 64, 8, 2, 1)
+    if size <= 64:
+        return Tiles(128, 64, 8, 2, 2)
+    return Tiles(128, 64, 8, 3 if size <= 128 else 2, 1)
 
 
 def takes(pairs: Pairs, tf32: bool) -> bool:
@@ -203,12 +207,13 @@ class FusedWay:
         return out[0] if grid[1] == 1 else out.sum(dim=0)
 
 
-def _blocks(tiles: Tiles) -> dict[str, int]:
+def _blocks(tiles: Tiles) -> dict[str, int | None]:
     return {
         "BLOCK_R": tiles.rows,
         "BLOCK_C": tiles.columns,
         "num_warps": tiles.warps,
         "num_stages": tiles.stages,
+        "maxnreg": tiles.registers,
     }
 
 
