@@ -67,9 +67,16 @@ def gradient_tiles(size: int, itemsize: int, on_gpu: bool) -> Tiles:
         return Tiles(64, 64, 4, 1, 1)
     if itemsize == 4:
         return Tiles(64, 32, 8, 2, 1)
-    if size <= 64:
-        return Tiles(128, 64, 8, 2, 2)
-    return Tiles(128, 64, 8, 3 if size <= 128 else 2, 1)
+    # Two small programs: one's products go on beside the other's exponentials.
+    return Tiles(64, 128, 4, 2, 2) if size <= 128 else Tiles(128, 64, 8, 2, 1)
+
+
+@functools.lru_cache
+def sigmoid_tiles(size: int, itemsize: int, on_gpu: bool) -> Tiles:
+    """For SigLIP's sums, whose logarithms take more registers."""
+    if not on_gpu or itemsize == 4:
+        return sums_tiles(size, itemsize, on_gpu)
+    return Tiles(128, 32, 8, 2, 2)
 
 
 def takes(pairs: Pairs, tf32: bool) -> bool:
@@ -126,7 +133,7 @@ class FusedWay:
 
     def sigmoid(self, bias: Tensor, with_gradient: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Sum of losses, gradients as above, sum of slopes."""
-        pairs, tiles = self.pairs, sums_tiles(*self.tiled)
+        pairs, tiles = self.pairs, sigmoid_tiles(*self.tiled)
         grid, share = self._grid(self.rows, self.columns, tiles, 1)
         parts = pairs.new_empty(2, grid[1], len(self.rows))
         _fused_sigmoid_kernel[grid](
