@@ -22,7 +22,6 @@ from .triton_fused_kernels import (
     _fused_sums_kernel,
     _join_sums_kernel,
 )
-from .triton_rows import positive_logits
 
 MAX_SIZE = 256
 PARTS_BYTES = 64 << 20  # for parts of gradients
@@ -97,7 +96,6 @@ class FusedWay:
 
     def __init__(self, pairs: Pairs, tf32: bool) -> None:
         self.pairs = pairs
-        self.tf32 = tf32
         self.rows = _padded(pairs.rows)
         self.columns = self.rows if pairs.symmetric else _padded(pairs.columns)
         self.size = self.rows.shape[1]
@@ -115,12 +113,13 @@ class FusedWay:
     def sums(self, over_columns: bool) -> Sums:
         """Sums of rows, of columns, and positives."""
         pairs = self.pairs
-        row_lse = self._sums(transposed=False)
+        positive = pairs.new_empty(len(pairs.rows))
+        row_lse = self._sums(positive, transposed=False)
         if not over_columns:
             column_lse = pairs.new_empty(0)
         else:
-            column_lse = row_lse if pairs.symmetric else self._sums(transposed=True)
-        return row_lse, column_lse, positive_logits(pairs, self.tf32)
+            column_lse = row_lse if pairs.symmetric else self._sums(positive, transposed=True)
+        return row_lse, column_lse, positive
 
     def gradients(
         self, row_lse: Tensor | None, column_lse: Tensor | None, with_columns: bool
@@ -167,15 +166,17 @@ class FusedWay:
         share = triton.cdiv(triton.cdiv(len(columns), splits), tiles.columns) * tiles.columns
         return (count, splits), share
 
-    def _sums(self, transposed: bool) -> Tensor:
+    def _sums(self, positive: Tensor, transposed: bool) -> Tensor:
         pairs, tiles = self.pairs, sums_tiles(*self.tiled)
         rows, columns, self_difference = self._sides(transposed)
         grid, share = self._grid(rows, columns, tiles, 1)
         parts = pairs.new_empty(grid[1], len(rows))
         _fused_sums_kernel[grid](
-            rows, columns, pairs.scale, parts,
-            len(rows), len(columns), share, self_difference, self.size,
-            HAS_SELF=pairs.self_offset >= 0, **_blocks(tiles), **self.common,
+            rows, columns, pairs.scale, pairs.stored_targets, parts, positive,
+            len(rows), len(columns), share, self_difference, pairs.target_offset, self.size,
+            HAS_SELF=pairs.self_offset >= 0, HAS_TARGETS=pairs.positives_stored,
+            POSITIVES=pairs.positives is not None and not transposed,
+            **_blocks(tiles), **self.common,
         )  # fmt: skip
         if grid[1] == 1:
             return parts[0]

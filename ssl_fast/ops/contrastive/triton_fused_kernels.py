@@ -63,6 +63,12 @@ def _is_inside(rows, columns, column_end, self_difference, HAS_SELF: tl.constexp
 
 
 @triton.jit
+def _range_of(target, column_end):
+    """First and last column that is a target; those below 0 are none."""
+    return tl.min(tl.where(target >= 0, target, column_end), axis=0), tl.max(target, axis=0)
+
+
+@triton.jit
 def _log_of(total, most):
     """most + log(total); -inf of no terms."""
     return tl.where(total > 0, most + tl.log(tl.where(total > 0, total, 1.0)), total - float("inf"))
@@ -70,15 +76,22 @@ def _log_of(total, most):
 
 @triton.jit
 def _fused_sums_kernel(
-    row_features, column_features, scale, parts,
-    row_end, column_end, columns_per_split, self_difference, size,
-    HAS_SELF: tl.constexpr, WHOLE: tl.constexpr, OPERAND: tl.constexpr, PRECISION: tl.constexpr,
+    row_features, column_features, scale, targets, parts, positive,
+    row_end, column_end, columns_per_split, self_difference, target_offset, size,
+    HAS_SELF: tl.constexpr, POSITIVES: tl.constexpr, HAS_TARGETS: tl.constexpr,
+    WHOLE: tl.constexpr, OPERAND: tl.constexpr, PRECISION: tl.constexpr,
     BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr, SIZE: tl.constexpr,
 ):  # fmt: skip
-    """Log-sum-exp of a tile of rows over a part of the columns: [parts, R]."""
+    """Log-sum-exp of a tile of rows over a part of the columns [parts, R], and positives' logits:
+    the same numbers that are in the sums, so that of a small loss no more is lost.
+    """
     start_row, split = tl.program_id(0) * BLOCK_R, tl.program_id(1)
     rows = start_row + tl.arange(0, BLOCK_R)
     factor = tl.load(scale)
+    if POSITIVES:
+        target = target_of(targets, rows, row_end, column_end, target_offset, HAS_TARGETS)
+        nearest, farthest = _range_of(target, column_end)
+        found = tl.zeros((BLOCK_R,), tl.float32)
     a = _features(row_features, start_row, row_end, size, WHOLE, OPERAND, BLOCK_R, SIZE)
     most = tl.full((BLOCK_R,), float("-inf"), tl.float32)
     total = tl.zeros((BLOCK_R,), tl.float32)
@@ -87,10 +100,16 @@ def _fused_sums_kernel(
         start = first + step
         b = _features(column_features, start, column_end, size, WHOLE, OPERAND, BLOCK_C, SIZE)
         logits = tl.dot(a, tl.trans(b), input_precision=PRECISION) * factor
-        if _is_cut(start_row, start, column_end, self_difference, HAS_SELF, BLOCK_R, BLOCK_C):
+        special = _is_cut(start_row, start, column_end, self_difference, HAS_SELF, BLOCK_R, BLOCK_C)
+        if POSITIVES:
+            special = special | ((start <= farthest) & (start + BLOCK_C > nearest))
+        if special:
             columns = start + tl.arange(0, BLOCK_C)
             inside = _is_inside(rows, columns, column_end, self_difference, HAS_SELF)
             logits = tl.where(inside, logits, float("-inf"))
+            if POSITIVES:
+                matched = target[:, None] == columns[None, :]
+                found += tl.sum(tl.where(matched, logits, 0.0), axis=1)
         larger = tl.maximum(most, tl.max(logits, axis=1))
         shift = tl.where(larger == float("-inf"), 0.0, larger)
         total *= _exp(most - shift)
@@ -98,6 +117,9 @@ def _fused_sums_kernel(
         most = larger
     at = parts + split.to(tl.int64) * row_end + rows
     tl.store(at, _log_of(total, most), mask=rows < row_end)
+    if POSITIVES:
+        here = (target >= first) & (target < first + columns_per_split)
+        tl.store(positive + rows, found, mask=here & (rows < row_end))
 
 
 @triton.jit
@@ -186,8 +208,7 @@ def _fused_gradient_kernel(
     target = rows
     if not OF_COLUMNS:
         target = target_of(targets, rows, row_end, target_end, target_offset, HAS_TARGETS)
-    nearest = tl.min(tl.where(target >= 0, target, column_end), axis=0)
-    farthest = tl.max(target, axis=0)
+    nearest, farthest = _range_of(target, column_end)
     if USE_ROWS:
         row_shift = tl.load(row_lse + rows, mask=rows < row_end, other=0)
     a = _features(row_features, start_row, row_end, size, WHOLE, OPERAND, BLOCK_R, SIZE)

@@ -36,8 +36,8 @@ def constants(operand, precision, rows, columns, size):
 BFLOAT = constants("bfloat16", "ieee", 128, 64, 128)
 TF32 = constants("float32", "tf32", 64, 32, 256)
 FUSED = f"""[
-    ("_fused_sums_kernel", dict({features("bf16")}, scale="*fp32", parts="*fp32"),
-     dict({BFLOAT}, HAS_SELF=True)),
+    ("_fused_sums_kernel", dict({features("bf16")}, {POINTERS}, parts="*fp32", positive="*fp32"),
+     dict({BFLOAT}, HAS_SELF=True, POSITIVES=True, HAS_TARGETS=True)),
     ("_join_sums_kernel", dict(parts="*fp32", out="*fp32"), dict(BLOCK_S=16, BLOCK_R=64)),
     ("_fused_sigmoid_kernel", dict({features("bf16")}, {POINTERS}, parts="*fp32"),
      dict({BFLOAT}, HAS_TARGETS=False)),
