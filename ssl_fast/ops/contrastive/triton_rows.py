@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from .pairwise import Pairs
+if TYPE_CHECKING:
+    from .pairwise import Pairs
 
-BLOCK_ROWS, BLOCK_SIZE = 16, 64
+BLOCK_ROWS, BLOCK_SIZE = 8, 128
 
 
 @triton.jit
@@ -24,7 +27,7 @@ def target_of(targets, rows, row_end, column_end, offset, HAS_TARGETS: tl.conste
 @triton.jit
 def _positive_kernel(
     row_features, column_features, scale, targets, out,
-    row_end, column_end, size, offset, self_offset,
+    row_end, column_end, size, row_stride, size_stride, offset, self_offset,
     HAS_TARGETS: tl.constexpr, HAS_SELF: tl.constexpr, TF32: tl.constexpr,
     BLOCK_R: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
@@ -38,7 +41,8 @@ def _positive_kernel(
         along = start + tl.arange(0, BLOCK_D)
         exists = found[:, None] & (along < size)[None, :]
         a_at = rows.to(tl.int64)[:, None] * size + along[None, :]
-        b_at = target.to(tl.int64)[:, None] * size + along[None, :]
+        b_at = target.to(tl.int64)[:, None] * row_stride
+        b_at += along.to(tl.int64)[None, :] * size_stride
         a = tl.load(row_features + a_at, mask=exists, other=0).to(dtype)
         b = tl.load(column_features + b_at, mask=exists, other=0).to(dtype)
         if TF32:  # what tensor cores see of float32
@@ -61,9 +65,10 @@ def positive_logits(pairs: Pairs, tf32: bool = False) -> Tensor:
     count = len(pairs.rows)
     out = pairs.new_empty(count)
     if count:
-        _positive_kernel[(triton.cdiv(count, BLOCK_ROWS),)](
+        _positive_kernel[(-(-count // BLOCK_ROWS),)](
             pairs.rows, pairs.columns, pairs.scale, pairs.stored_targets, out,
-            count, len(pairs.columns), pairs.rows.shape[1], pairs.target_offset, pairs.self_offset,
+            count, len(pairs.columns), pairs.rows.shape[1], *pairs.columns.stride(),
+            pairs.target_offset, pairs.self_offset,
             HAS_TARGETS=pairs.positives_stored, HAS_SELF=pairs.self_offset >= 0,
             TF32=tf32 and pairs.rows.dtype == torch.float32,
             BLOCK_R=BLOCK_ROWS, BLOCK_D=BLOCK_SIZE, num_warps=4,
