@@ -131,16 +131,16 @@ class FusedWay:
         return grad_rows, self._gradient(column_lse, row_lse, None, transposed=True)
 
     def sigmoid(self, bias: Tensor, with_gradient: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Sum of losses, gradients as above, sum of slopes."""
+        """Parts of the sum of losses, gradients as above, parts of the sum of slopes."""
         pairs, tiles = self.pairs, sigmoid_tiles(*self.tiled)
         grid, share = self._grid(self.rows, self.columns, tiles, 1)
-        parts = pairs.new_empty(2, grid[1], len(self.rows))
+        parts = pairs.new_empty(2, grid[0] * grid[1])
         _fused_sigmoid_kernel[grid](
             self.rows, self.columns, pairs.scale, bias, pairs.stored_targets, parts,
             len(self.rows), len(self.columns), share, pairs.target_offset, self.size,
             HAS_TARGETS=pairs.positives_stored, **_blocks(tiles), **self.common,
         )  # fmt: skip
-        losses, slopes = parts.sum(dim=(1, 2)).unbind()
+        losses, slopes = parts.unbind()
         if not with_gradient:
             unused = pairs.new_empty(0)
             return losses, unused, unused, slopes

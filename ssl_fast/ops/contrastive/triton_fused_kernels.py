@@ -163,7 +163,7 @@ def _fused_sigmoid_kernel(
     HAS_TARGETS: tl.constexpr, WHOLE: tl.constexpr, OPERAND: tl.constexpr,
     PRECISION: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr, SIZE: tl.constexpr,
 ):  # fmt: skip
-    """Sums of SigLIP's losses and of their slopes, of each row: [2, parts, R]."""
+    """Sums of SigLIP's losses and of their slopes, of each program: [2, programs]."""
     start_row, split = tl.program_id(0) * BLOCK_R, tl.program_id(1)
     rows = start_row + tl.arange(0, BLOCK_R)
     factor = tl.load(scale)
@@ -181,10 +181,10 @@ def _fused_sigmoid_kernel(
         loss, slope = sigmoid_losses(logits, matched, tl.load(bias))
         losses += tl.sum(loss, axis=1)
         slopes += tl.sum(slope, axis=1)
-    at = parts + split.to(tl.int64) * row_end + rows
-    tl.store(at, losses, mask=rows < row_end)
-    at += tl.num_programs(1).to(tl.int64) * row_end
-    tl.store(at, slopes, mask=rows < row_end)
+    at = parts + split * tl.num_programs(0) + tl.program_id(0)
+    tl.store(at, tl.sum(tl.where(rows < row_end, losses, 0.0), axis=0))
+    at += tl.num_programs(0) * tl.num_programs(1)
+    tl.store(at, tl.sum(tl.where(rows < row_end, slopes, 0.0), axis=0))
 
 
 @triton.jit
