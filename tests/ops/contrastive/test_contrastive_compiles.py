@@ -47,29 +47,27 @@ PANELS = f"""[
 ]"""
 
 
-def features(dtype, rows, columns, size):
-    return (
-        f'row_features="tensordesc<{dtype}[{rows}, {size}]>", '
-        f'column_features="tensordesc<{dtype}[{columns}, {size}]>"'
-    )
+def features(dtype):
+    return f'row_features="*{dtype}", column_features="*{dtype}"'
 
 
-def constants(operand, precision, rows, columns):
-    blocks = f"BLOCK_R={rows}, BLOCK_C={columns}"
+def constants(operand, precision, rows, columns, size):
+    blocks = f"BLOCK_R={rows}, BLOCK_C={columns}, SIZE={size}, WHOLE={size == 128}"
     return f'OPERAND=tl.{operand}, PRECISION="{precision}", {blocks}'
 
 
-BFLOAT, TF32 = constants("bfloat16", "ieee", 128, 64), constants("float32", "tf32", 64, 32)
+BFLOAT = constants("bfloat16", "ieee", 128, 64, 128)
+TF32 = constants("float32", "tf32", 64, 32, 256)
 FUSED = f"""[
-    ("_fused_sums_kernel",
-     dict({features("bf16", 128, 64, 128)}, {POINTERS}, {PARTS}, {SUMS}),
-     dict({BFLOAT}, HAS_SELF=True, COLUMNS=True, SYMMETRIC=True, SIGMOID=False)),
-    ("_fused_gradient_kernel",
-     dict({features("bf16", 128, 64, 128)}, out="*fp32", {POINTERS}),
-     dict({BFLOAT}, {NT_XENT}, TARGETS_OF_ROWS=True, SIZE=128)),
-    ("_fused_gradient_kernel",
-     dict({features("fp32", 64, 32, 256)}, out="*fp32", {POINTERS}),
-     dict({TF32}, {SIGLIP}, TARGETS_OF_ROWS=False, SIZE=256)),
+    ("_fused_sums_kernel", dict({features("bf16")}, {POINTERS}, parts="*fp32", positive="*fp32"),
+     dict({BFLOAT}, HAS_SELF=True, POSITIVES=True, HAS_TARGETS=True)),
+    ("_join_sums_kernel", dict(parts="*fp32", out="*fp32"), dict(BLOCK_S=16, BLOCK_R=64)),
+    ("_fused_sigmoid_kernel", dict({features("bf16")}, {POINTERS}, parts="*fp32"),
+     dict({BFLOAT}, HAS_TARGETS=False)),
+    ("_fused_gradient_kernel", dict({features("bf16")}, out="*fp32", {POINTERS}),
+     dict({BFLOAT}, {NT_XENT}, HAS_TARGETS=False, OF_COLUMNS=False)),
+    ("_fused_gradient_kernel", dict({features("fp32")}, out="*fp32", {POINTERS}),
+     dict({TF32}, {SIGLIP}, HAS_TARGETS=False, OF_COLUMNS=True)),
 ]"""
 
 
@@ -78,7 +76,7 @@ CASES = (
     ("triton_sums", PANEL_SUMS),
     ("triton_rows", ROWS),
     ("triton_results", RESULTS),
-    ("triton_fused", FUSED),
+    ("triton_fused_kernels", FUSED),
 )
 
 
