@@ -5,18 +5,23 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from . import pairwise
 from .pairwise import Outputs, Pairs, Way
+from .reference import compute_dtype
 from .triton_fused import FusedWay, takes
 from .triton_panels import PanelWay
 
 WAYS = ("panels", "fused")
 # Up to this many channels a panel's way through memory takes longer than products done twice.
 FUSED_UP_TO = 128
+# Up to here half types are multiplied as float32, which takes no longer: rounded weights would be
+# further from the truth than torch's own steps, of which few pairs leave nothing to the mean.
+WIDENED_UP_TO = 1 << 16
 _forced: str | None = None
 
 
@@ -41,18 +46,36 @@ def tf32_allowed() -> bool:
 
 
 def _make(pairs: Pairs) -> Way:
+    if _forced is None and len(pairs.rows) * len(pairs.columns) <= WIDENED_UP_TO:
+        pairs = _widened(pairs)
     tf32 = pairs.rows.dtype == torch.float32 and pairs.rows.is_cuda and tf32_allowed()
     wanted = _forced or ("fused" if pairs.rows.shape[1] <= FUSED_UP_TO else "panels")
     return FusedWay(pairs, tf32) if wanted == "fused" and takes(pairs, tf32) else PanelWay(pairs)
 
 
-def _launcher(loss: Callable[..., Outputs]) -> Callable[..., Outputs]:
-    """The op of this name: its tensors with rows of contiguous numbers, products not autocast."""
+def _widened(pairs: Pairs) -> Pairs:
+    dtype = compute_dtype(pairs.rows.dtype)
+    rows = pairs.rows.to(dtype)
+    columns = rows if pairs.symmetric else pairs.columns.to(dtype)
+    return replace(pairs, rows=rows, columns=columns)
+
+
+def _launcher(loss: Callable[..., Outputs], strided: int = -1) -> Callable[..., Outputs]:
+    """The op of this name: its tensors with rows of contiguous numbers, products not autocast.
+
+    Args:
+        strided: an argument that only products and copies read, which may keep its strides.
+    """
 
     @functools.wraps(loss)
     def launch(*args: object) -> Outputs:
         device = next(arg for arg in args if isinstance(arg, Tensor)).device.type
-        packed = (arg.contiguous() if isinstance(arg, Tensor) else arg for arg in args)
+        packed = [
+            arg.contiguous() if isinstance(arg, Tensor) and at != strided else arg
+            for at, arg in enumerate(args)
+        ]
+        if not torch.is_autocast_enabled(device):  # entering the context costs more than asking
+            return loss(_make, *packed)
         with torch.autocast(device, enabled=False):
             return loss(_make, *packed)
 
@@ -61,7 +84,7 @@ def _launcher(loss: Callable[..., Outputs]) -> Callable[..., Outputs]:
 
 nt_xent = _launcher(pairwise.nt_xent)
 info_nce = _launcher(pairwise.info_nce)
-info_nce_queue = _launcher(pairwise.info_nce_queue)
+info_nce_queue = _launcher(pairwise.info_nce_queue, strided=2)
 clip_loss = _launcher(pairwise.clip_loss)
 siglip_loss = _launcher(pairwise.siglip_loss)
 similarity_logsumexp = _launcher(pairwise.similarity_logsumexp)

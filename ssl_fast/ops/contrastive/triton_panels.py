@@ -13,9 +13,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .pairwise import Gradients, Pairs, Sums, product
+from .pairwise import Gradients, Pairs, Sums, product, product_into
 from .reference import compute_dtype
-from .triton_tiles import logits_of, matches, sigmoid_losses, softmax_weights, store_sums
+from .triton_rows import target_of
+from .triton_sums import PanelSums
+from .triton_tiles import logits_of, sigmoid_losses, softmax_weights
 
 WORKSPACE = 192 << 20
 BLOCK_ROWS, BLOCK_COLUMNS = 32, 128
@@ -38,31 +40,12 @@ def _offsets(rows, columns, first_row, first_column, row_end, column_end):
 
 
 @triton.jit
-def _panel_sums_kernel(
-    dots, scale, targets, row_parts, column_parts, positive,
-    first_row, row_end, first_column, column_end, columns_from, self_difference,
-    HAS_SELF: tl.constexpr, COLUMNS: tl.constexpr,
-    BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr,
-):  # fmt: skip
-    rows, columns = _tile(first_row, first_column, BLOCK_R, BLOCK_C)
-    offsets, exists = _offsets(rows, columns, first_row, first_column, row_end, column_end)
-    tile = tl.load(dots + offsets, mask=exists, other=0)
-    logits = logits_of(
-        tile, tl.load(scale), rows, columns, row_end, column_end, self_difference, HAS_SELF
-    )
-    matched = matches(targets, rows, columns, row_end, column_end, True)
-    store_sums(
-        logits, matched, row_parts, column_parts, positive, rows, columns, row_end, column_end,
-        tl.program_id(1), tl.program_id(0), columns_from, COLUMNS,
-    )  # fmt: skip
-
-
-@triton.jit
 def _panel_weights_kernel(
     dots, weights, scale, bias, targets, row_lse, column_lse, losses, slopes,
-    first_row, row_end, first_column, column_end, self_difference,
-    HAS_SELF: tl.constexpr, USE_ROWS: tl.constexpr, USE_COLUMNS: tl.constexpr,
-    SIGMOID: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr,
+    first_row, row_end, first_column, column_end, self_difference, target_offset,
+    HAS_TARGETS: tl.constexpr, HAS_SELF: tl.constexpr,
+    USE_ROWS: tl.constexpr, USE_COLUMNS: tl.constexpr, SIGMOID: tl.constexpr,
+    BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
     """Weights of a tile, over its dots or beside them; of SigLIP also the sums of its losses and
     of their slopes.
@@ -73,7 +56,8 @@ def _panel_weights_kernel(
     logits = logits_of(
         tile, tl.load(scale), rows, columns, row_end, column_end, self_difference, HAS_SELF
     )
-    matched = matches(targets, rows, columns, row_end, column_end, True)
+    target = target_of(targets, rows, row_end, column_end, target_offset, HAS_TARGETS)
+    matched = target[:, None] == columns[None, :]
     if SIGMOID:
         loss, result = sigmoid_losses(logits, matched, tl.load(bias))
         program = tl.program_id(0) * tl.num_programs(1) + tl.program_id(1)
@@ -94,27 +78,33 @@ class _Total:
         self.pairs = pairs
         self.with_columns = with_columns and not pairs.symmetric
         shape = pairs.columns.shape if self.with_columns else (0,)
-        self.grad_rows = pairs.new_empty(*pairs.rows.shape).zero_()
-        self.grad_columns = pairs.new_empty(*shape).zero_()
+        self.grad_rows = pairs.new_empty(*pairs.rows.shape)
+        self.grad_columns = pairs.new_empty(*shape)
+        if not len(pairs.rows) or not len(pairs.columns):  # no panel will come
+            self.grad_rows.zero_()
+            self.grad_columns.zero_()
 
     def add(self, begin: int, end: int, weights: Tensor) -> None:
         """Of the panel of these rows."""
         pairs, first = self.pairs, begin if self.pairs.symmetric else 0
         weights = weights if weights.is_cuda else weights.to(pairs.rows.dtype)
-        rows = pairs.rows[begin:end]
-        self.grad_rows[begin:end] += product(weights, pairs.columns[first:])
+        rows, later = pairs.rows[begin:end], begin > 0
+        columns = pairs.columns[first:]
+        product_into(self.grad_rows[begin:end], weights, columns, later and pairs.symmetric)
         if self.with_columns:
-            self.grad_columns += product(weights.T, rows)
+            product_into(self.grad_columns, weights.T, rows, later)
         elif pairs.symmetric and end < len(pairs.rows):
-            self.grad_rows[end:] += product(weights[:, end - begin :].T, rows)
+            product_into(self.grad_rows[end:], weights[:, end - begin :].T, rows, later)
 
 
 def _panels(pairs: Pairs) -> Iterator[tuple[int, int]]:
-    """First row and end of each panel."""
+    """First row and end of each panel; none of a matrix without elements."""
+    if not len(pairs.columns):
+        return
     wide = compute_dtype(pairs.rows.dtype).itemsize
     narrow = pairs.rows.dtype.itemsize
     needed = len(pairs.columns) * (wide if narrow == wide else wide + narrow)
-    height = max(WORKSPACE // max(needed, 1) // BLOCK_ROWS * BLOCK_ROWS, BLOCK_ROWS)
+    height = max(WORKSPACE // needed // BLOCK_ROWS * BLOCK_ROWS, BLOCK_ROWS)
     for begin in range(0, len(pairs.rows), height):
         yield begin, min(begin + height, len(pairs.rows))
 
@@ -129,29 +119,14 @@ class PanelWay:
 
     def sums(self, over_columns: bool) -> Sums:
         """Sums of rows, of columns, and positives."""
-        pairs, columns_too = self.pairs, over_columns or self.pairs.symmetric
-        count, width = len(pairs.rows), len(pairs.columns)
-        lse = pairs.new_empty(count).fill_(-torch.inf)
-        column_lse = pairs.new_empty(width if over_columns else 0).fill_(-torch.inf)
-        positive = pairs.new_empty(count)
+        sums = PanelSums(self.pairs, over_columns)
+        if not self.panels:
+            sums.row_lse.fill_(-torch.inf)
+            sums.column_lse.fill_(-torch.inf)
+            sums.positive.zero_()
         for begin, end in self.panels:
-            first = begin if pairs.symmetric else 0
-            dots = self._dots(begin, end)
-            tiles = self._tiles(begin, end)
-            row_parts = pairs.new_empty(tiles[1], end)
-            column_parts = pairs.new_empty(tiles[0] if columns_too else 0, width)
-            after = end if pairs.symmetric else 0  # the block on the diagonal has both halves
-            _panel_sums_kernel[tiles](
-                dots, pairs.scale, pairs.targets, row_parts, column_parts, positive,
-                begin, end, first, width, after, -pairs.self_offset,
-                HAS_SELF=pairs.self_offset >= 0, COLUMNS=columns_too,
-                BLOCK_R=BLOCK_ROWS, BLOCK_C=BLOCK_COLUMNS, num_warps=8,
-            )  # fmt: skip
-            _add_exponentials(lse[begin:end], row_parts[:, begin:])
-            target = lse if pairs.symmetric else column_lse
-            if columns_too:
-                _add_exponentials(target[after:], column_parts[:, after:])
-        return lse, column_lse, positive
+            sums.add(self._dots(begin, end), begin, end)
+        return sums.row_lse, sums.column_lse, sums.positive
 
     def gradients(
         self, row_lse: Tensor | None, column_lse: Tensor | None, with_columns: bool
@@ -159,18 +134,20 @@ class PanelWay:
         """Weights times columns, and their transpose times rows."""
         total = _Total(self.pairs, with_columns)
         for begin, end in self.panels:
-            total.add(begin, end, self._weights(begin, end, row_lse, column_lse, None)[0])
+            total.add(begin, end, self._weights(begin, end, row_lse, column_lse))
         return total.grad_rows, total.grad_columns
 
     def sigmoid(self, bias: Tensor, with_gradient: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Sum of losses, gradients as above, sum of slopes."""
+        """Parts of the sum of losses, gradients as above, parts of the sum of slopes."""
         total = _Total(self.pairs, with_gradient)
-        losses, slopes = bias.new_zeros(()), bias.new_zeros(())
+        parts = []
         for begin, end in self.panels:
-            weights, loss, slope = self._weights(begin, end, None, None, bias)
-            losses, slopes = losses + loss, slopes + slope
+            tiles = self._tiles(begin, end)
+            parts.append(self.pairs.new_empty(2, tiles[0] * tiles[1]))
+            weights = self._weights(begin, end, None, None, bias, parts[-1])
             if with_gradient:
                 total.add(begin, end, weights)
+        losses, slopes = parts[0] if len(parts) == 1 else _joined(parts, bias)
         return losses, total.grad_rows, total.grad_columns, slopes
 
     def _weights(
@@ -179,32 +156,31 @@ class PanelWay:
         end: int,
         row_lse: Tensor | None,
         column_lse: Tensor | None,
-        bias: Tensor | None,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        pairs, width = self.pairs, len(self.pairs.columns)
-        first = begin if pairs.symmetric else 0
+        bias: Tensor | None = None,
+        parts: Tensor | None = None,
+    ) -> Tensor:
+        pairs, unused = self.pairs, self.pairs.scale
         dots = self._dots(begin, end)
         # Over the dots where they are of a size. The interpreter would not round, but cut off.
         same = dots.dtype == pairs.rows.dtype or not dots.is_cuda
         weights = dots if same else torch.empty_like(dots, dtype=pairs.rows.dtype)
-        tiles = self._tiles(begin, end)
-        parts = pairs.new_empty(2, tiles[0] * tiles[1] if bias is not None else 0)
         self.kept = None  # the weights may lie over them
-        _panel_weights_kernel[tiles](
-            dots, weights, pairs.scale, pairs.scale if bias is None else bias, pairs.targets,
-            pairs.scale if row_lse is None else row_lse,
-            pairs.scale if column_lse is None else column_lse, parts[0], parts[1],
-            begin, end, first, width, -pairs.self_offset,
-            HAS_SELF=pairs.self_offset >= 0, USE_ROWS=row_lse is not None,
-            USE_COLUMNS=column_lse is not None, SIGMOID=bias is not None,
-            BLOCK_R=BLOCK_ROWS, BLOCK_C=BLOCK_COLUMNS, num_warps=8,
+        losses, slopes = (unused, unused) if parts is None else parts
+        _panel_weights_kernel[self._tiles(begin, end)](
+            dots, weights, pairs.scale, unused if bias is None else bias, pairs.stored_targets,
+            unused if row_lse is None else row_lse, unused if column_lse is None else column_lse,
+            losses, slopes, begin, end, begin if pairs.symmetric else 0, len(pairs.columns),
+            -pairs.self_offset, pairs.target_offset,
+            HAS_TARGETS=pairs.positives_stored, HAS_SELF=pairs.self_offset >= 0,
+            USE_ROWS=row_lse is not None, USE_COLUMNS=column_lse is not None,
+            SIGMOID=bias is not None, BLOCK_R=BLOCK_ROWS, BLOCK_C=BLOCK_COLUMNS, num_warps=8,
         )  # fmt: skip
-        return weights, parts[0].sum(), parts[1].sum()
+        return weights
 
     def _tiles(self, begin: int, end: int) -> tuple[int, int]:
         first = begin if self.pairs.symmetric else 0
         width = len(self.pairs.columns) - first
-        return triton.cdiv(end - begin, BLOCK_ROWS), triton.cdiv(width, BLOCK_COLUMNS)
+        return -(-(end - begin) // BLOCK_ROWS), -(-width // BLOCK_COLUMNS)
 
     def _dots(self, begin: int, end: int) -> Tensor:
         if self.kept is not None:
@@ -216,7 +192,6 @@ class PanelWay:
         return dots
 
 
-def _add_exponentials(total: Tensor, parts: Tensor) -> None:
-    """total = log(exp(total) + sum of exp(parts)), in place, in a fixed order."""
-    if len(parts):
-        total.copy_(torch.logaddexp(total, parts.logsumexp(dim=0)))
+def _joined(parts: list[Tensor], bias: Tensor) -> Tensor:
+    """Of panels, one behind the other; 0 of none."""
+    return torch.cat(parts, dim=1) if parts else bias.new_zeros(2, 1)
