@@ -52,8 +52,8 @@ class Tiles(NamedTuple):
 @functools.lru_cache
 def sums_tiles(size: int, itemsize: int, on_gpu: bool) -> Tiles:
     """For sums of features of this (padded) size."""
-    if not on_gpu:
-        return Tiles(64, 64, 4, 1, 1)
+    if not on_gpu:  # few columns, so that small matrices have several tiles too
+        return Tiles(64, 16, 4, 1, 1)
     if itemsize == 4:
         return Tiles(64, 32, 4, 2, 2)
     return Tiles(128, 128, 8, 2, 2, 128) if size <= 128 else Tiles(128, 128, 8, 2, 1)
@@ -63,7 +63,7 @@ def sums_tiles(size: int, itemsize: int, on_gpu: bool) -> Tiles:
 def gradient_tiles(size: int, itemsize: int, on_gpu: bool) -> Tiles:
     """For gradients. As large as needs no spills on sm_90: [rows, size] float32 is in registers."""
     if not on_gpu:
-        return Tiles(64, 64, 4, 1, 1)
+        return Tiles(64, 16, 4, 1, 1)
     if itemsize == 4:
         return Tiles(64, 32, 8, 2, 1)
     # Two small programs: one's products go on beside the other's exponentials.
