@@ -10,6 +10,11 @@
 #include "common/cuda_stream.h"
 #include "common/dtype.h"
 
+// The check of what a shim returns has this name from torch 2.13 on.
+#ifndef STABLE_TORCH_ERROR_CODE_CHECK
+#define STABLE_TORCH_ERROR_CODE_CHECK TORCH_ERROR_CODE_CHECK
+#endif
+
 // The library of CUDA kernels compiled for the CPU registers the same kernels for CPU tensors,
 // under a name of its own.
 //

@@ -8,7 +8,6 @@
 #include "hog/hog_columns.h"
 #include "hog/hog_place.h"
 
-#include <cstdlib>
 #include <cstring>
 
 namespace ssl_fast::hog {
@@ -202,14 +201,13 @@ bool loads_together(const Params& p) {
          aligned(p.stride_b) && reinterpret_cast<uintptr_t>(p.images) % kVector == 0;
 }
 
-// Nine bins of cells of eight, as MaskFeat has them.
-template <typename Pixel, int kColumns, bool kShuffle, int kBlocks>
+// Nine bins of cells of eight, as MaskFeat has them. Neighbours are loaded, not shuffled: measured.
+template <typename Pixel, int kColumns, int kBlocks>
 void launch_usual(const Params& p, const Plan& plan, void* stream) {
   if (p.window)
-    launch_columns<Pixel, kColumns, kFastBins, kFastCell, true, kShuffle, kBlocks>(p, plan, stream);
+    launch_columns<Pixel, kColumns, kFastBins, kFastCell, true, false, kBlocks>(p, plan, stream);
   else
-    launch_columns<Pixel, kColumns, kFastBins, kFastCell, false, kShuffle, kBlocks>(p, plan,
-                                                                                    stream);
+    launch_columns<Pixel, kColumns, kFastBins, kFastCell, false, false, kBlocks>(p, plan, stream);
 }
 
 template <typename Pixel, int kColumns, int kBins>
@@ -220,12 +218,6 @@ void launch_any(const Params& p, const Plan& plan, void* stream) {
     launch_columns<Pixel, kColumns, kBins, 0, false, true, 1>(p, plan, stream);
 }
 
-// For measurements only.
-int variant() {
-  const char* chosen = std::getenv("SSL_FAST_HOG_VARIANT");
-  return chosen ? std::atoi(chosen) : 0;
-}
-
 template <typename Pixel>
 void launch_pixels(const Params& p, const Plan& plan, void* stream) {
   const bool four = loads_together<Pixel, 4>(p), eight = loads_together<Pixel, 8>(p);
@@ -233,14 +225,8 @@ void launch_pixels(const Params& p, const Plan& plan, void* stream) {
   if (p.cell / columns > kThreads || !Numbering::holds(p, plan, columns))
     return launch_cells<Pixel, float>(p, plan, plan.units, stream);
   if (four && p.nbins == kFastBins && p.cell == kFastCell) {
-    const int v = variant();
-    if (eight && v == 0) return launch_usual<Pixel, 8, true, 6>(p, plan, stream);
-    if (eight && v == 1) return launch_usual<Pixel, 8, false, 6>(p, plan, stream);
-    if (eight && v == 4) return launch_usual<Pixel, 8, true, 8>(p, plan, stream);
-    if (eight && v == 5) return launch_usual<Pixel, 8, true, 7>(p, plan, stream);
-    if (eight && v == 6) return launch_usual<Pixel, 8, false, 8>(p, plan, stream);
-    if (v == 3) return launch_usual<Pixel, 4, false, 8>(p, plan, stream);
-    return launch_usual<Pixel, 4, true, 8>(p, plan, stream);
+    if (eight) return launch_usual<Pixel, 8, 6>(p, plan, stream);
+    return launch_usual<Pixel, 4, 8>(p, plan, stream);
   }
   if (p.nbins == kFastBins) {
     if (four) return launch_any<Pixel, 4, kFastBins>(p, plan, stream);

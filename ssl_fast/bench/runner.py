@@ -38,7 +38,9 @@ def run_tests(families: Sequence[str], device: str) -> None:
     if importlib.util.find_spec("pytest") is None:
         raise Refused("the tests must pass first: `pip install pytest`")
     wanted = " or ".join(f"{name}-" for name in OPS if family_of(name) in families)
-    who = "on_gpu" if device == "cuda" else f"compiled-{native.instruction_set() or 'none'}"
+    who = f"compiled-{native.instruction_set() or 'none'}"
+    if device == "cuda":
+        who = "(compiled or triton)"
     expression = f"(test_truth or test_true_gradients) and {who} and ({wanted})"
     command = [sys.executable, "-m", "pytest", "-q", "-x", str(tests), "-k", expression]
     if importlib.util.find_spec("xdist") is not None:

@@ -40,7 +40,7 @@ def nt_xent(
     """The normalised-temperature cross entropy of two views.
 
     Each of the 2N embeddings is to find its other view among the 2N - 1 others. No matrix of
-    similarities is stored: the extra memory is O(N * D) and a workspace of at most 256 MB.
+    similarities is stored: the extra memory is O(N * D) and a workspace of at most 400 MB.
 
     Args:
         z0, z1: [N, D], the views' embeddings, row by row of the same sample; float16, bfloat16,

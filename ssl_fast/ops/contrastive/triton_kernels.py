@@ -17,8 +17,9 @@ from .triton_fused import FusedWay, takes
 from .triton_panels import PanelWay
 
 WAYS = ("panels", "fused")
-# Up to this many channels a panel's way through memory takes longer than products done twice.
-FUSED_UP_TO = 128
+# Up to this many channels, by the bytes of one, a panel's way through memory takes longer than
+# products done twice. See bench/results/README.md; of TF32 by counts alone.
+FUSED_UP_TO = {2: 256, 4: 128}
 # Up to here half types are multiplied as float32, which takes no longer: rounded weights would be
 # further from the truth than torch's own steps, of which few pairs leave nothing to the mean.
 WIDENED_UP_TO = 1 << 16
@@ -49,7 +50,8 @@ def _make(pairs: Pairs) -> Way:
     if _forced is None and len(pairs.rows) * len(pairs.columns) <= WIDENED_UP_TO:
         pairs = _widened(pairs)
     tf32 = pairs.rows.dtype == torch.float32 and pairs.rows.is_cuda and tf32_allowed()
-    wanted = _forced or ("fused" if pairs.rows.shape[1] <= FUSED_UP_TO else "panels")
+    short = pairs.rows.shape[1] <= FUSED_UP_TO.get(pairs.rows.element_size(), 0)
+    wanted = _forced or ("fused" if short else "panels")
     return FusedWay(pairs, tf32) if wanted == "fused" and takes(pairs, tf32) else PanelWay(pairs)
 
 

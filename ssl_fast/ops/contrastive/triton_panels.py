@@ -19,7 +19,7 @@ from .triton_rows import target_of
 from .triton_sums import PanelSums
 from .triton_tiles import logits_of, sigmoid_losses, softmax_weights
 
-WORKSPACE = 192 << 20
+WORKSPACE = 384 << 20
 BLOCK_ROWS, BLOCK_COLUMNS = 32, 128
 
 

@@ -31,7 +31,8 @@ class Sizes:
     Attributes:
         tile: elements that a program of 8 warps holds in registers, of short rows.
         longest: the longest short row.
-        programs: of a sweep over short rows, at most: each writes its own sums of all columns.
+        programs: of a sweep over short rows, at most, half as many if a row is longer than `tile`:
+            each writes its own sums of all columns.
         parts: programs of what goes by chunks of rows and blocks of columns, about.
         rows, columns: of the tiles of those.
         row_sums: rows and columns of the tiles that rows are summed by.
@@ -49,7 +50,7 @@ class Sizes:
 
 
 # Two programs fit on each of a large GPU's 132 processors.
-GPU = Sizes(4096, 8192, 264, 1056, 16, 256, (4, 1024), (64, 32))
+GPU = Sizes(4096, 16384, 264, 1056, 16, 256, (4, 1024), (64, 32))
 # The interpreter pays by the program, and sums a tile's rows one after the other.
 INTERPRETER = Sizes(1024, 1024, 8, 8, 64, 1024, (64, 1024), (4, 4096))
 
@@ -123,7 +124,8 @@ class _Call:
     def short_rows(self, maxima: Tensor, sums: Tensor, assign: bool) -> Tensor:
         rows = max(1, self.tile // self.row)
         blocks = cdiv(self.samples, rows)
-        each = max(1, cdiv(blocks, self.sizes.programs))
+        most = self.sizes.programs // (1 if self.row <= self.tile else 2)
+        each = max(1, cdiv(blocks, most))
         programs = cdiv(blocks, each)
         out = self.new(self.samples if assign else programs, self.prototypes)
         if programs:
