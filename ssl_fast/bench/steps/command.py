@@ -50,12 +50,13 @@ def main(words: Sequence[str]) -> int:
         "date": machine.today(),
     }
     rows: list[StepRow] = []
-    begin = time.monotonic()
+    begin, busy = time.monotonic(), None
     for number, name in enumerate(methods, 1):
         minutes = (time.monotonic() - begin) / 60
         head = f"[{number}/{len(methods)}, {minutes:.1f} min] steps of {name}"
         print(head, file=sys.stderr, flush=True)
-        busy = machine.busy_share(options.device)
+        if options.device == "cpu" or number == 1:  # a GPU would show the last method's work
+            busy = machine.busy_share(options.device)
         if warning := machine.load_warning(busy, options.device):
             print(warning, file=sys.stderr)
         found = measure(

@@ -1,7 +1,7 @@
 """Similarities panel by panel: products by the vendor's library, one kernel for all the rest.
 
 A panel is a number of rows against all columns (of a symmetric matrix, those from its first row
-on). What a panel needs lies in a workspace of at most `WORKSPACE` bytes.
+on). What a panel needs lies in a workspace of at most `WORKSPACE` bytes, or `OF_COLUMNS` times what the columns take.
 """
 
 from __future__ import annotations
@@ -20,6 +20,9 @@ from .triton_sums import PanelSums
 from .triton_tiles import logits_of, sigmoid_losses, softmax_weights
 
 WORKSPACE = 384 << 20
+OF_COLUMNS = (
+    2  # a workspace may be so many times as large as the columns: a long queue is read once
+)
 BLOCK_ROWS, BLOCK_COLUMNS = 32, 128
 
 
@@ -104,7 +107,8 @@ def _panels(pairs: Pairs) -> Iterator[tuple[int, int]]:
     wide = compute_dtype(pairs.rows.dtype).itemsize
     narrow = pairs.rows.dtype.itemsize
     needed = len(pairs.columns) * (wide if narrow == wide else wide + narrow)
-    height = max(WORKSPACE // needed // BLOCK_ROWS * BLOCK_ROWS, BLOCK_ROWS)
+    workspace = max(WORKSPACE, OF_COLUMNS * pairs.columns.nbytes)
+    height = max(workspace // needed // BLOCK_ROWS * BLOCK_ROWS, BLOCK_ROWS)
     for begin in range(0, len(pairs.rows), height):
         yield begin, min(begin + height, len(pairs.rows))
 

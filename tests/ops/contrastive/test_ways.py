@@ -38,6 +38,7 @@ CALLS = [
 def test_in_small_parts(op, sample, way, monkeypatch):
     """Panels of 32 rows; columns divided among programs."""
     monkeypatch.setattr(triton_panels, "WORKSPACE", 1)
+    monkeypatch.setattr(triton_panels, "OF_COLUMNS", 0)
     monkeypatch.setattr(triton_fused, "_splits", lambda tiles, most, places: most)
     with triton_kernels.way(way), ssl_fast.backend("triton"):
         checks.check_against_truth(OPS[op], sample)
