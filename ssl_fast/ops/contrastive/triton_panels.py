@@ -1,7 +1,7 @@
 """Similarities panel by panel: products by the vendor's library, one kernel for all the rest.
 
 A panel is a number of rows against all columns (of a symmetric matrix, those from its first row
-on). What a panel needs lies in a workspace of at most `WORKSPACE` bytes, or `OF_COLUMNS` times what the columns take.
+on). Its workspace is `WORKSPACE` bytes at most, or `OF_COLUMNS` times what the columns take.
 """
 
 from __future__ import annotations
@@ -20,9 +20,7 @@ from .triton_sums import PanelSums
 from .triton_tiles import logits_of, sigmoid_losses, softmax_weights
 
 WORKSPACE = 384 << 20
-OF_COLUMNS = (
-    2  # a workspace may be so many times as large as the columns: a long queue is read once
-)
+OF_COLUMNS = 2  # so that a long queue, beside few rows, is read once
 BLOCK_ROWS, BLOCK_COLUMNS = 32, 128
 
 
