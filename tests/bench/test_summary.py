@@ -44,6 +44,16 @@ def test_a_gpu_has_the_time_of_the_host() -> None:
     assert "allocator" not in "".join(head)
 
 
+def test_who_waits_for_launches_is_compared_with_ours_and_its_launches() -> None:
+    theirs = replace(ROWS[0], median_ms=1.2, host_ms=1.1, timing="events", device="cuda")
+    ours = replace(ROWS[2], median_ms=0.3, host_ms=0.6, timing="graph", device="cuda")
+    ratios = [
+        summary.lines([one, ours], "cuda")[0].ratios["default"]
+        for one in (theirs, replace(theirs, host_ms=0.5), replace(theirs, timing="graph"))
+    ]
+    assert ratios == pytest.approx([2.0, 4.0, 4.0])
+
+
 def test_what_failed_has_no_number() -> None:
     failed = row("as served", "tuned", 1.0)
     failed.status = "failed: off"
