@@ -8,6 +8,9 @@ BENCH_ARGS ?=
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 PRETRAIN_ARGS ?= --config configs/maskfeat_digits.yaml
 
+# Two things at a time: what an environment fetches and what the compiler makes.
+MAKEFLAGS += --jobs=2
+
 BIN := $(VENV)/bin
 SETUP := $(VENV)/.setup
 BUILT := $(VENV)/.built

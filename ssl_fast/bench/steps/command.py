@@ -88,7 +88,7 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--precision", choices=("fp32", "bf16"), help="bf16 on a GPU, fp32 on a CPU if not given"
     )
-    parser.add_argument("--seconds", type=float, default=8.0, help="for the rounds of one method")
+    parser.add_argument("--seconds", type=float, default=4.0, help="for the rounds of one method")
     parser.add_argument("--threads", type=int, help="of torch on the CPU")
     parser.add_argument("--out", type=Path, default=Path("runs/bench"), help="folder of steps.csv")
     parser.add_argument("--csv", type=Path, help="file that the results are also put into")

@@ -37,5 +37,5 @@ CASES = f"""[
 
 @pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="pip install triton")
 def test_compile_for_hopper(tmp_path: object) -> None:
-    compiled = compile_for_hopper("reconstruction.triton_kernels", CASES, str(tmp_path))
+    compiled = compile_for_hopper("reconstruction.triton_patches", CASES, str(tmp_path))
     assert sum(name.endswith("_kernel") for name in compiled) == 7

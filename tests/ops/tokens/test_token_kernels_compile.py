@@ -34,5 +34,5 @@ CASES = f"""[
 
 @pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="pip install triton")
 def test_compile_for_hopper(tmp_path: object) -> None:
-    compiled = compile_for_hopper("tokens.triton_kernels", CASES, str(tmp_path))
+    compiled = compile_for_hopper("tokens.triton_rows", CASES, str(tmp_path))
     assert sum(name.endswith("_kernel") for name in compiled) == 9
