@@ -124,7 +124,8 @@ def _names(text: str) -> tuple[str, ...]:
 def _jobs(options: argparse.Namespace) -> list[Job]:
     """A job for each family and allocator; on a GPU memory is torch's own, so one.
 
-    Growth is a matter of the shape, not of the heap: it is the last allocator's alone.
+    Growth is a matter of the shape, not of the heap: it is the last allocator's alone. So is
+    torch.compile, unless all cases are wanted or it was asked for: compiling takes its time.
     """
     if options.threads is not None and options.threads < 1:
         raise ValueError(f"threads is {options.threads}; expected 1 or more")
@@ -155,6 +156,7 @@ def _jobs(options: argparse.Namespace) -> list[Job]:
                     providers,
                     tuple(selections),
                     options.small,
+                    compiled="all" in wanted or bool(providers) or allocator == allocators[-1],
                 )
             )
     if unknown := [name for name in providers if name not in known]:

@@ -34,7 +34,7 @@ def use_allocator(name: str) -> None:
         raise Skipped(f"{why_not}: only the default allocator is measured")
 
 
-def busy_share(device: str, seconds: float = 0.5) -> float | None:
+def busy_share(device: str, seconds: float = 0.25) -> float | None:
     """Share of the GPU, or of all processors, that is at work now; None where nobody tells."""
     try:
         if device == "cuda":

@@ -17,6 +17,7 @@ from . import machine
 from .case import Case, Skipped
 from .cases import load
 from .harness import run_case
+from .providers import COMPILED
 from .report import Row
 
 MARK = "ssl_fast rows: "
@@ -33,6 +34,7 @@ class Job:
         providers: names of those wanted; empty for all.
         selections: which cases, as `cases.load` has it.
         small: shapes that only try the harness.
+        compiled: whether the reference under torch.compile takes part.
         busy: what other work took before the start.
     """
 
@@ -44,6 +46,7 @@ class Job:
     providers: tuple[str, ...] = ()
     selections: tuple[str, ...] = ("all",)
     small: bool = False
+    compiled: bool = True
     busy: float | None = None
 
 
@@ -64,7 +67,7 @@ def run(job: Job) -> Iterator[list[Row]]:
         "date": machine.today(),
     }
     for selection, case in _cases(job):
-        case = _with_providers(case, job.providers)
+        case = _with_providers(case, job)
         seconds = job.seconds / 3 if selection == "growth" else job.seconds
         print(f"{case.op}, {case.name}, {case.dtype}, {job.allocator}", file=sys.stderr)
         busy = job.busy
@@ -82,10 +85,13 @@ def _cases(job: Job) -> Iterator[tuple[str, Case]]:
             yield selection, case
 
 
-def _with_providers(case: Case, wanted: tuple[str, ...]) -> Case:
-    if not wanted:
-        return case
-    chosen = tuple(provider for provider in case.providers if provider.name in wanted)
+def _with_providers(case: Case, job: Job) -> Case:
+    chosen = tuple(
+        provider
+        for provider in case.providers
+        if provider.name in (job.providers or (provider.name,))
+        and (job.compiled or provider.name != COMPILED)
+    )
     return replace(case, providers=chosen)
 
 

@@ -31,7 +31,8 @@ def cases(device: str, small: bool) -> Iterator[Case]:
 def growth(device: str, small: bool) -> Iterator[Case]:
     """Over the number of prototypes."""
     samples = 32 if small else 4096 if device == "cuda" else 512
-    for prototypes in (64, 128) if small else (1024, 4096, 16384, 65536):
+    sizes = (1024, 4096, 16384, 65536) if device == "cuda" else (1024, 4096, 8192, 16384)
+    for prototypes in (64, 128) if small else sizes:
         case = _case("SwAV", samples, prototypes, 0.05, torch.float32)
         yield growing(case, "prototypes", prototypes)
 

@@ -34,8 +34,8 @@ class Extent:
     """
 
     batch: int = 64
-    pictures: int = 4
-    masks: int = 24
+    pictures: int = 3
+    masks: int = 16
     epochs: int = 3
     workers: tuple[int, ...] = (0, 1, 2)
 
