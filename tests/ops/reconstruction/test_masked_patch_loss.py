@@ -47,6 +47,18 @@ def value_and_gradient(loss: Tensor, pred: Tensor) -> tuple[Tensor, Tensor]:
     return loss.detach(), gradient
 
 
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int64, torch.float16, torch.float32])
+@pytest.mark.parametrize("name", BACKENDS)
+def test_masks_of_any_type(name: str, dtype: torch.dtype) -> None:
+    """What is not 0 is masked, read as it is."""
+    pred, images = normal(torch.float32, 2, 4, 192), normal(torch.float32, 2, 3, 16, 16)
+    mask = masks(2, 4)
+    with serving(name, OP):
+        expected = ops.masked_patch_loss(pred, images, mask, 8, True)
+        scaled = (0.25 if dtype.is_floating_point else 3) * mask.to(dtype)
+        assert torch.equal(ops.masked_patch_loss(pred, images, scaled.to(dtype), 8, True), expected)
+
+
 @pytest.mark.parametrize("name", BACKENDS)
 @pytest.mark.parametrize("norm_pix", [True, False])
 def test_mae(name: str, norm_pix: bool) -> None:
