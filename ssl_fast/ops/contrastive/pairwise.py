@@ -73,7 +73,7 @@ class Pairs:
 
 
 class Way(Protocol):
-    """A way to go through the similarities of one `Pairs` without storing them all."""
+    """A way to go through the similarities of one `Pairs` without storing them all: softmaxes."""
 
     def sums(self, over_columns: bool) -> Sums:
         """Log-sum-exp over rows [R] and (if wanted, else [0]) columns [C], positives' logits [R].
@@ -91,13 +91,18 @@ class Way(Protocol):
         over them.
         """
 
+
+class SigmoidWay(Protocol):
+    """The same of SigLIP."""
+
     def sigmoid(self, bias: Tensor, with_gradient: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Parts of the sum of SigLIP's losses; their derivatives by the logits times columns,
         transposed times rows, and parts of their sum.
         """
 
 
-MakeWay = Callable[[Pairs], Way]
+# Of pairs, and of how many times a way that keeps nothing forms their similarities.
+MakeWay = Callable[[Pairs, int], Way]
 
 
 def product(a: Tensor, b: Tensor) -> Tensor:
@@ -137,7 +142,7 @@ def _accumulates(dtype: torch.dtype, device: torch.device) -> bool:
 def nt_xent(make: MakeWay, z: Tensor, scale: Tensor, with_gradient: bool) -> Outputs:
     """As `reference.nt_xent`."""
     count = len(z)
-    way = make(Pairs(z, z, count // 2, scale, 0, symmetric=True))
+    way = make(Pairs(z, z, count // 2, scale, 0, symmetric=True), 2)
     lse, _, positive = way.sums(False)
     half = count // 2
     if not with_gradient:
@@ -162,7 +167,7 @@ def info_nce(
 ) -> Outputs:
     """As `reference.info_nce`."""
     count = max(len(query), 1)
-    way = make(Pairs(query, keys, targets, scale))
+    way = make(Pairs(query, keys, targets, scale), 2 + with_keys)
     lse, _, positive = way.sums(False)
     if not with_gradient:
         return without_gradients(totals(lse, None, positive, loss_count=count)[0], 3)
@@ -183,7 +188,7 @@ def info_nce_queue(
     """As `reference.info_nce_queue`: no positive is in the queue; each is a column of its own."""
     count = max(len(query), 1)
     matched = positive_logits(Pairs(query, positive, 0, scale))
-    way = make(Pairs(query, queue, None, scale))
+    way = make(Pairs(query, queue, None, scale), 2)
     others, _, _ = way.sums(False)
     lse = torch.logaddexp(matched, others)
     if not with_gradient:
@@ -199,7 +204,7 @@ def clip_loss(
 ) -> Outputs:
     """As `reference.clip_loss`."""
     count = 2 * len(image)
-    way = make(Pairs(image, text, 0, scale))
+    way = make(Pairs(image, text, 0, scale), 4)
     row_lse, column_lse, positive = way.sums(True)
     if not with_gradient:
         loss, *_ = totals(row_lse, column_lse, positive, times=2, loss_count=count)
@@ -213,7 +218,7 @@ def clip_loss(
 
 
 def siglip_loss(
-    make: MakeWay,
+    make: Callable[[Pairs], SigmoidWay],
     image: Tensor,
     text: Tensor,
     scale: Tensor,
@@ -244,7 +249,8 @@ def similarity_logsumexp(
     over_columns: bool,
 ) -> Outputs:
     """As `reference.similarity_logsumexp`."""
-    return make(Pairs(rows, columns, targets, scale, self_offset)).sums(over_columns)
+    way = make(Pairs(rows, columns, targets, scale, self_offset), 2 + 2 * over_columns)
+    return way.sums(over_columns)
 
 
 def similarity_gradients(
@@ -259,7 +265,7 @@ def similarity_gradients(
     with_columns: bool,
 ) -> Outputs:
     """As `reference.similarity_gradients`."""
-    way = make(Pairs(rows, columns, targets, scale, self_offset))
+    way = make(Pairs(rows, columns, targets, scale, self_offset), 2 + with_columns)
     grad_rows, grad_columns = way.gradients(row_lse, column_lse, with_columns)
     parts = scale_gradients(grad_rows, grad_columns, rows, scale, 1)
     return grad_rows, grad_columns, parts.sum()

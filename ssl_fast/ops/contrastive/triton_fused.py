@@ -1,4 +1,5 @@
-"""Similarities that never leave the chip: products and all that is done with them in one kernel.
+"""Softmaxes of similarities that never leave the chip: products and all that is done with them in
+one kernel.
 
 All kernels go along a row of tiles. A gradient's row is held in registers, so that features are at
 most `MAX_SIZE` long. See `triton_fused_kernels`.
@@ -18,7 +19,6 @@ from torch import Tensor
 from .pairwise import Gradients, Pairs, Sums
 from .triton_fused_kernels import (
     _fused_gradient_kernel,
-    _fused_sigmoid_kernel,
     _fused_sums_kernel,
     _join_sums_kernel,
 )
@@ -50,51 +50,38 @@ class Tiles(NamedTuple):
 
 
 @functools.lru_cache
-def sums_tiles(size: int, itemsize: int, on_gpu: bool) -> Tiles:
+def sums_tiles(size: int, on_gpu: bool) -> Tiles:
     """For sums of features of this (padded) size."""
     if not on_gpu:  # few columns, so that small matrices have several tiles too
         return Tiles(64, 16, 4, 1, 1)
-    if itemsize == 4:
-        return Tiles(64, 32, 4, 2, 2)
     return Tiles(128, 128, 8, 2, 2, 128) if size <= 128 else Tiles(128, 128, 8, 2, 1)
 
 
 @functools.lru_cache
-def gradient_tiles(size: int, itemsize: int, on_gpu: bool) -> Tiles:
+def gradient_tiles(size: int, on_gpu: bool) -> Tiles:
     """For gradients. As large as needs no spills on sm_90: [rows, size] float32 is in registers."""
     if not on_gpu:
         return Tiles(64, 16, 4, 1, 1)
-    if itemsize == 4:
-        return Tiles(64, 32, 8, 2, 1)
     # Two small programs: one's products go on beside the other's exponentials.
     return Tiles(64, 128, 4, 2, 2) if size <= 128 else Tiles(128, 64, 8, 2, 1)
 
 
-@functools.lru_cache
-def sigmoid_tiles(size: int, itemsize: int, on_gpu: bool) -> Tiles:
-    """For SigLIP's sums, whose logarithms take more registers."""
-    if not on_gpu or itemsize == 4:
-        return sums_tiles(size, itemsize, on_gpu)
-    return Tiles(128, 32, 8, 2, 2)
-
-
-def takes(pairs: Pairs, tf32: bool) -> bool:
+def takes(pairs: Pairs) -> bool:
     """Whether this way is right for these: short features that tensor cores take."""
-    narrow = pairs.rows.dtype in (torch.float16, torch.bfloat16)
-    exact = narrow or (pairs.rows.dtype == torch.float32 and tf32) or not pairs.rows.is_cuda
-    fits = 0 < pairs.rows.shape[1] <= MAX_SIZE and pairs.rows.dtype != torch.float64
-    return fits and exact and len(pairs.rows) > 0 and len(pairs.columns) > 0
+    # The interpreter multiplies float32 too. TF32 was slower here than in panels.
+    widest = 2 if pairs.rows.is_cuda else 4
+    fits = 0 < pairs.rows.shape[1] <= MAX_SIZE and pairs.rows.element_size() <= widest
+    return fits and len(pairs.rows) > 0 and len(pairs.columns) > 0
 
 
 class FusedWay:
-    """The primitives of all pairwise losses, fused. See `pairwise.Way`.
+    """The primitives of the losses of softmaxes, fused. See `pairwise.Way`.
 
     Args:
         pairs: which `takes` says this way is right for.
-        tf32: whether float32 features may be rounded to TF32.
     """
 
-    def __init__(self, pairs: Pairs, tf32: bool) -> None:
+    def __init__(self, pairs: Pairs) -> None:
         self.pairs = pairs
         self.rows = _padded(pairs.rows)
         self.columns = self.rows if pairs.symmetric else _padded(pairs.columns)
@@ -102,10 +89,9 @@ class FusedWay:
         # The interpreter's arithmetic of bfloat16 is wrong.
         self.dtype = pairs.rows.dtype if pairs.rows.is_cuda else torch.float32
         power = max(triton.next_power_of_2(self.size), 16)
-        self.tiled = power, pairs.rows.element_size(), pairs.rows.is_cuda
+        self.tiled = power, pairs.rows.is_cuda
         self.common = {
             "OPERAND": getattr(tl, str(self.dtype).removeprefix("torch.")),
-            "PRECISION": "tf32" if tf32 and self.dtype == torch.float32 else "ieee",
             "SIZE": power,
             "WHOLE": power == self.size,
         }
@@ -125,27 +111,10 @@ class FusedWay:
         self, row_lse: Tensor | None, column_lse: Tensor | None, with_columns: bool
     ) -> Gradients:
         """Weights times columns, and their transpose times rows."""
-        grad_rows = self._gradient(row_lse, column_lse, None, transposed=False)
+        grad_rows = self._gradient(row_lse, column_lse, transposed=False)
         if not with_columns or self.pairs.symmetric:
             return grad_rows, self.pairs.new_empty(0)
-        return grad_rows, self._gradient(column_lse, row_lse, None, transposed=True)
-
-    def sigmoid(self, bias: Tensor, with_gradient: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Parts of the sum of losses, gradients as above, parts of the sum of slopes."""
-        pairs, tiles = self.pairs, sigmoid_tiles(*self.tiled)
-        grid, share = self._grid(self.rows, self.columns, tiles, 1)
-        parts = pairs.new_empty(2, grid[0] * grid[1])
-        _fused_sigmoid_kernel[grid](
-            self.rows, self.columns, pairs.scale, bias, pairs.stored_targets, parts,
-            len(self.rows), len(self.columns), share, pairs.target_offset, self.size,
-            HAS_TARGETS=pairs.positives_stored, **_blocks(tiles), **self.common,
-        )  # fmt: skip
-        losses, slopes = parts.unbind()
-        if not with_gradient:
-            unused = pairs.new_empty(0)
-            return losses, unused, unused, slopes
-        grad_rows, grad_columns = (self._gradient(None, None, bias, side) for side in (False, True))
-        return losses, grad_rows, grad_columns, slopes
+        return grad_rows, self._gradient(column_lse, row_lse, transposed=True)
 
     def _sides(self, transposed: bool) -> tuple[Tensor, Tensor, int]:
         """Rows, columns, and which row - column to leave out."""
@@ -187,11 +156,7 @@ class FusedWay:
         return lse
 
     def _gradient(
-        self,
-        row_lse: Tensor | None,
-        column_lse: Tensor | None,
-        bias: Tensor | None,
-        transposed: bool,
+        self, row_lse: Tensor | None, column_lse: Tensor | None, transposed: bool
     ) -> Tensor:
         pairs, tiles = self.pairs, gradient_tiles(*self.tiled)
         rows, columns, self_difference = self._sides(transposed)
@@ -202,13 +167,13 @@ class FusedWay:
         if transposed and offset > 0:  # back, around the end
             offset = len(pairs.columns) - offset
         _fused_gradient_kernel[grid](
-            rows, columns, out, pairs.scale, pairs.scale if bias is None else bias,
-            pairs.stored_targets, pairs.scale if row_lse is None else row_lse,
+            rows, columns, out, pairs.scale, pairs.stored_targets,
+            pairs.scale if row_lse is None else row_lse,
             pairs.scale if column_lse is None else column_lse,
             len(rows), len(columns), share, self_difference, offset, len(pairs.columns),
             self.size, size,
             HAS_SELF=pairs.self_offset >= 0, USE_ROWS=row_lse is not None,
-            USE_COLUMNS=column_lse is not None, SIGMOID=bias is not None,
+            USE_COLUMNS=column_lse is not None,
             HAS_TARGETS=stored and not transposed, OF_COLUMNS=stored and transposed,
             **_blocks(tiles), **self.common,
         )  # fmt: skip

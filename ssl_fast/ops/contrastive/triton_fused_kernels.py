@@ -13,7 +13,6 @@ import triton
 import triton.language as tl
 
 from .triton_rows import target_of
-from .triton_tiles import logits_of, sigmoid_losses
 
 LOG2_E = tl.constexpr(1.4426950408889634)
 
@@ -79,7 +78,7 @@ def _fused_sums_kernel(
     row_features, column_features, scale, targets, parts, positive,
     row_end, column_end, columns_per_split, self_difference, target_offset, size,
     HAS_SELF: tl.constexpr, POSITIVES: tl.constexpr, HAS_TARGETS: tl.constexpr,
-    WHOLE: tl.constexpr, OPERAND: tl.constexpr, PRECISION: tl.constexpr,
+    WHOLE: tl.constexpr, OPERAND: tl.constexpr,
     BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr, SIZE: tl.constexpr,
 ):  # fmt: skip
     """Log-sum-exp of a tile of rows over a part of the columns [parts, R], and positives' logits:
@@ -99,7 +98,7 @@ def _fused_sums_kernel(
     for step in range(0, tl.minimum(columns_per_split, column_end - first), BLOCK_C):
         start = first + step
         b = _features(column_features, start, column_end, size, WHOLE, OPERAND, BLOCK_C, SIZE)
-        logits = tl.dot(a, tl.trans(b), input_precision=PRECISION) * factor
+        logits = tl.dot(a, tl.trans(b), input_precision="ieee") * factor
         special = _is_cut(start_row, start, column_end, self_difference, HAS_SELF, BLOCK_R, BLOCK_C)
         if POSITIVES:
             special = special | ((start <= farthest) & (start + BLOCK_C > nearest))
@@ -157,43 +156,11 @@ def _matches(
 
 
 @triton.jit
-def _fused_sigmoid_kernel(
-    row_features, column_features, scale, bias, targets, parts,
-    row_end, column_end, columns_per_split, target_offset, size,
-    HAS_TARGETS: tl.constexpr, WHOLE: tl.constexpr, OPERAND: tl.constexpr,
-    PRECISION: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr, SIZE: tl.constexpr,
-):  # fmt: skip
-    """Sums of SigLIP's losses and of their slopes, of each program: [2, programs]."""
-    start_row, split = tl.program_id(0) * BLOCK_R, tl.program_id(1)
-    rows = start_row + tl.arange(0, BLOCK_R)
-    factor = tl.load(scale)
-    target = target_of(targets, rows, row_end, column_end, target_offset, HAS_TARGETS)
-    a = _features(row_features, start_row, row_end, size, WHOLE, OPERAND, BLOCK_R, SIZE)
-    losses, slopes = tl.zeros((BLOCK_R,), tl.float32), tl.zeros((BLOCK_R,), tl.float32)
-    first = split * columns_per_split
-    for step in range(0, tl.minimum(columns_per_split, column_end - first), BLOCK_C):
-        start = first + step
-        columns = start + tl.arange(0, BLOCK_C)
-        b = _features(column_features, start, column_end, size, WHOLE, OPERAND, BLOCK_C, SIZE)
-        dots = tl.dot(a, tl.trans(b), input_precision=PRECISION)
-        logits = logits_of(dots, factor, rows, columns, row_end, column_end, 0, False)
-        matched = target[:, None] == columns[None, :]
-        loss, slope = sigmoid_losses(logits, matched, tl.load(bias))
-        losses += tl.sum(loss, axis=1)
-        slopes += tl.sum(slope, axis=1)
-    at = parts + split * tl.num_programs(0) + tl.program_id(0)
-    tl.store(at, tl.sum(tl.where(rows < row_end, losses, 0.0), axis=0))
-    at += tl.num_programs(0) * tl.num_programs(1)
-    tl.store(at, tl.sum(tl.where(rows < row_end, slopes, 0.0), axis=0))
-
-
-@triton.jit
 def _fused_gradient_kernel(
-    row_features, column_features, out, scale, bias, targets, row_lse, column_lse,
+    row_features, column_features, out, scale, targets, row_lse, column_lse,
     row_end, column_end, columns_per_split, self_difference, target_offset, target_end, size,
     out_size, HAS_SELF: tl.constexpr, USE_ROWS: tl.constexpr, USE_COLUMNS: tl.constexpr,
-    SIGMOID: tl.constexpr, HAS_TARGETS: tl.constexpr, OF_COLUMNS: tl.constexpr,
-    WHOLE: tl.constexpr, OPERAND: tl.constexpr, PRECISION: tl.constexpr,
+    HAS_TARGETS: tl.constexpr, OF_COLUMNS: tl.constexpr, WHOLE: tl.constexpr, OPERAND: tl.constexpr,
     BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr, SIZE: tl.constexpr,
 ):  # fmt: skip
     """Weights times columns, of a tile of rows and a part of the columns: [parts, R, out_size].
@@ -220,27 +187,20 @@ def _fused_gradient_kernel(
         if USE_COLUMNS:  # before the product, which hides how long it takes
             shift = tl.load(column_lse + columns, mask=columns < column_end, other=0)
         b = _features(column_features, start, column_end, size, WHOLE, OPERAND, BLOCK_C, SIZE)
-        dots = tl.dot(a, tl.trans(b), input_precision=PRECISION)
-        if SIGMOID:
-            logits = logits_of(
-                dots, factor, rows, columns, row_end, column_end, self_difference, HAS_SELF
-            )
-            matched = _matches(targets, target, rows, columns, row_end, column_end, OF_COLUMNS)
-            _, weights = sigmoid_losses(logits, matched, tl.load(bias))
+        dots = tl.dot(a, tl.trans(b), input_precision="ieee")
+        if USE_ROWS:
+            weights = _exp(dots * factor - row_shift[:, None])
+            if USE_COLUMNS:
+                weights += _exp(dots * factor - shift[None, :])
         else:
-            if USE_ROWS:
-                weights = _exp(dots * factor - row_shift[:, None])
-                if USE_COLUMNS:
-                    weights += _exp(dots * factor - shift[None, :])
-            else:
-                weights = _exp(dots * factor - shift[None, :])
-            cut = _is_cut(start_row, start, column_end, self_difference, HAS_SELF, BLOCK_R, BLOCK_C)
-            if OF_COLUMNS or (cut | ((start <= farthest) & (start + BLOCK_C > nearest))):
-                inside = _is_inside(rows, columns, column_end, self_difference, HAS_SELF)
-                matched = _matches(targets, target, rows, columns, row_end, column_end, OF_COLUMNS)
-                of_each = (1.0 if USE_ROWS else 0.0) + (1.0 if USE_COLUMNS else 0.0)
-                weights = tl.where(inside, weights, 0.0) - tl.where(matched, of_each, 0.0)
-        total = tl.dot(weights.to(OPERAND), b, total, input_precision=PRECISION)
+            weights = _exp(dots * factor - shift[None, :])
+        cut = _is_cut(start_row, start, column_end, self_difference, HAS_SELF, BLOCK_R, BLOCK_C)
+        if OF_COLUMNS or (cut | ((start <= farthest) & (start + BLOCK_C > nearest))):
+            inside = _is_inside(rows, columns, column_end, self_difference, HAS_SELF)
+            matched = _matches(targets, target, rows, columns, row_end, column_end, OF_COLUMNS)
+            of_each = (1.0 if USE_ROWS else 0.0) + (1.0 if USE_COLUMNS else 0.0)
+            weights = tl.where(inside, weights, 0.0) - tl.where(matched, of_each, 0.0)
+        total = tl.dot(weights.to(OPERAND), b, total, input_precision="ieee")
     along = tl.arange(0, SIZE)
     row = split.to(tl.int64) * row_end + rows.to(tl.int64)
     exists = (rows < row_end)[:, None] & (along < out_size)[None, :]

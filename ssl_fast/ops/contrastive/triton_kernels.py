@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -17,9 +18,6 @@ from .triton_fused import FusedWay, takes
 from .triton_panels import PanelWay
 
 WAYS = ("panels", "fused")
-# Up to this many channels, by the bytes of one, a panel's way through memory takes longer than
-# products done twice. See bench/results/README.md; of TF32 by counts alone.
-FUSED_UP_TO = {2: 256, 4: 128}
 # Up to here half types are multiplied as float32, which takes no longer: rounded weights would be
 # further from the truth than torch's own steps, of which few pairs leave nothing to the mean.
 WIDENED_UP_TO = 1 << 16
@@ -39,33 +37,45 @@ def way(name: str) -> Iterator[None]:
         _forced = before
 
 
-def tf32_allowed() -> bool:
-    """Whether torch's settings let products of float32 matrices be rounded to TF32."""
-    # Not `allow_tf32`, which raises once this has been set.
-    setting: str = torch.backends.cuda.matmul.fp32_precision
-    return setting == "tf32"
+def _make(pairs: Pairs, times: int) -> Way:
+    pairs = _widened(pairs)
+    fused = _forced == "fused" or (_forced is None and _fused_pays(pairs, times))
+    return FusedWay(pairs) if fused and takes(pairs) else PanelWay(pairs)
 
 
-def _make(pairs: Pairs) -> Way:
-    if _forced is None and len(pairs.rows) * len(pairs.columns) <= WIDENED_UP_TO:
-        pairs = _widened(pairs)
-    tf32 = pairs.rows.dtype == torch.float32 and pairs.rows.is_cuda and tf32_allowed()
-    short = pairs.rows.shape[1] <= FUSED_UP_TO.get(pairs.rows.element_size(), 0)
-    wanted = _forced or ("fused" if short else "panels")
-    return FusedWay(pairs, tf32) if wanted == "fused" and takes(pairs, tf32) else PanelWay(pairs)
+def _fused_pays(pairs: Pairs, times: int) -> bool:
+    """Whether to form similarities so many times takes less than a panel's way through memory.
+
+    Fitted to timings of a hundred bfloat16 cases on an H200, see bench/results/README.md: many
+    channels are long products, few rows are few programs.
+    """
+    count, size = pairs.rows.shape
+    side = math.sqrt(count * len(pairs.columns))
+    return count >= 4 * size and side >= 2**times * max(size**2 / 64, 128)
+
+
+def _make_panels(pairs: Pairs) -> PanelWay:
+    """Of SigLIP: a kernel of its products and logarithms took longer at each shape timed."""
+    return PanelWay(_widened(pairs))
 
 
 def _widened(pairs: Pairs) -> Pairs:
+    """Few pairs of half types as float32."""
+    if _forced or len(pairs.rows) * len(pairs.columns) > WIDENED_UP_TO:
+        return pairs
     dtype = compute_dtype(pairs.rows.dtype)
     rows = pairs.rows.to(dtype)
     columns = rows if pairs.symmetric else pairs.columns.to(dtype)
     return replace(pairs, rows=rows, columns=columns)
 
 
-def _launcher(loss: Callable[..., Outputs], strided: int = -1) -> Callable[..., Outputs]:
+def _launcher(
+    loss: Callable[..., Outputs], make: Callable[..., object] = _make, strided: int = -1
+) -> Callable[..., Outputs]:
     """The op of this name: its tensors with rows of contiguous numbers, products not autocast.
 
     Args:
+        make: chooses the way.
         strided: an argument that only products and copies read, which may keep its strides.
     """
 
@@ -77,9 +87,9 @@ def _launcher(loss: Callable[..., Outputs], strided: int = -1) -> Callable[..., 
             for at, arg in enumerate(args)
         ]
         if not torch.is_autocast_enabled(device):  # entering the context costs more than asking
-            return loss(_make, *packed)
+            return loss(make, *packed)
         with torch.autocast(device, enabled=False):
-            return loss(_make, *packed)
+            return loss(make, *packed)
 
     return launch
 
@@ -88,6 +98,6 @@ nt_xent = _launcher(pairwise.nt_xent)
 info_nce = _launcher(pairwise.info_nce)
 info_nce_queue = _launcher(pairwise.info_nce_queue, strided=2)
 clip_loss = _launcher(pairwise.clip_loss)
-siglip_loss = _launcher(pairwise.siglip_loss)
+siglip_loss = _launcher(pairwise.siglip_loss, _make_panels)
 similarity_logsumexp = _launcher(pairwise.similarity_logsumexp)
 similarity_gradients = _launcher(pairwise.similarity_gradients)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -28,7 +27,7 @@ def target_of(targets, rows, row_end, column_end, offset, HAS_TARGETS: tl.conste
 def _positive_kernel(
     row_features, column_features, scale, targets, out,
     row_end, column_end, size, row_stride, size_stride, offset, self_offset,
-    HAS_TARGETS: tl.constexpr, HAS_SELF: tl.constexpr, TF32: tl.constexpr,
+    HAS_TARGETS: tl.constexpr, HAS_SELF: tl.constexpr,
     BLOCK_R: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
     """scale * <row, its target column>, for a number of rows."""
@@ -45,9 +44,6 @@ def _positive_kernel(
         b_at += along.to(tl.int64)[None, :] * size_stride
         a = tl.load(row_features + a_at, mask=exists, other=0).to(dtype)
         b = tl.load(column_features + b_at, mask=exists, other=0).to(dtype)
-        if TF32:  # what tensor cores see of float32
-            a = (a.to(tl.int32, bitcast=True) & -8192).to(tl.float32, bitcast=True)
-            b = (b.to(tl.int32, bitcast=True) & -8192).to(tl.float32, bitcast=True)
         total += a * b
     logits = tl.sum(total, axis=1) * tl.load(scale)
     if HAS_SELF:
@@ -55,13 +51,8 @@ def _positive_kernel(
     tl.store(out + rows, tl.where(found, logits, 0.0), mask=rows < row_end)
 
 
-def positive_logits(pairs: Pairs, tf32: bool = False) -> Tensor:
-    """scale * <row, its target column>, [R]; 0 where the target is no column, -inf where left out.
-
-    Args:
-        tf32: whether to multiply what is left of float32 features in TF32 products, so that these
-            are the same logits as those products'.
-    """
+def positive_logits(pairs: Pairs) -> Tensor:
+    """scale * <row, its target column>, [R]; 0 where that is no column, -inf where left out."""
     count = len(pairs.rows)
     out = pairs.new_empty(count)
     if count:
@@ -70,7 +61,6 @@ def positive_logits(pairs: Pairs, tf32: bool = False) -> Tensor:
             count, len(pairs.columns), pairs.rows.shape[1], *pairs.columns.stride(),
             pairs.target_offset, pairs.self_offset,
             HAS_TARGETS=pairs.positives_stored, HAS_SELF=pairs.self_offset >= 0,
-            TF32=tf32 and pairs.rows.dtype == torch.float32,
             BLOCK_R=BLOCK_ROWS, BLOCK_D=BLOCK_SIZE, num_warps=4,
         )  # fmt: skip
     return out

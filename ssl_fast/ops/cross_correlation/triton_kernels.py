@@ -23,8 +23,6 @@ from .triton_columns import (
 )
 
 PANEL_BYTES = 128 << 20  # of parts of C, or of the matrices of rows, at a time
-# Rows and columns that a program holds at a time, and its warps.
-GPU_TILE = (64, 16, 4)
 BLOCK = 1024  # elements of a program that goes through a matrix
 
 
@@ -33,9 +31,23 @@ def cdiv(a: int, b: int) -> int:
     return -(-a // b)
 
 
-def _constants(z: Tensor, columns: int) -> dict[str, object]:
+def _tile(rows: int, columns: int, itemsize: int) -> tuple[int, int, int]:
+    """Rows and columns that a program holds at a time, and its warps: by a sweep of twelve such on
+    an H200, as is in flight what keeps memory busy. Few columns need much of it in each program.
+    """
+    if itemsize == 8:
+        return 64, 16, 4
+    if columns <= 1024:
+        return 512, 8, 8
+    if rows > 256 or columns <= 2048:
+        return 256, 16, 8
+    return (64, 16, 4) if itemsize == 4 else (128, 32, 8)
+
+
+def _constants(z: Tensor) -> dict[str, object]:
     wide = z.dtype == torch.float64
-    rows, width, warps = (64, 16, 4) if wide else GPU_TILE
+    count, columns = z.shape
+    rows, width, warps = _tile(count, columns, z.element_size())
     if not z.is_cuda:  # the interpreter pays by the program
         rows, width = 64, min(1024, 1 << (columns - 1).bit_length())
     return {
@@ -105,7 +117,7 @@ class _Views:
 def _standardise(z0: Tensor, z1: Tensor, eps: float) -> _Views:
     rows, columns = z0.shape
     dtype = reference.compute_dtype(z0.dtype)
-    constants = _constants(z0, columns)
+    constants = _constants(z0)
     twice = _by_rows(z0) and z0.dtype != dtype
     statistics = z0.new_empty((6, columns), dtype=dtype)
     diagonal = z0.new_empty((columns,), dtype=dtype)
@@ -210,7 +222,7 @@ def _slopes(
     """
     by_rows, columns = _by_rows(z0), z0.shape[1]
     slope0, slope1 = (_products_by_rows if by_rows else _products_by_columns)(views, begin, end)
-    constants = _constants(z0, columns)
+    constants = _constants(z0)
     programs = cdiv(columns, constants["COLUMNS"])
     finish = weight is not None
     sums = slope0.new_empty((programs,) if finish else (2, columns))
@@ -255,7 +267,7 @@ def barlow_twins_gradients(
                     for slope in (slope0, slope1))  # fmt: skip
     if squares.dim() == 2 and slope0.numel():
         rows, columns = z0.shape
-        constants = _constants(z0, columns)
+        constants = _constants(z0)
         grid = tuple(
             cdiv(size, constants[name]) for size, name in ((rows, "ROWS"), (columns, "COLUMNS"))
         )

@@ -11,7 +11,8 @@ from ssl_fast._testing.hopper import compile_for_hopper
 POINTERS = 'scale="*fp32", bias="*fp32", targets="*i64", row_lse="*fp32", column_lse="*fp32"'
 PARTS = 'row_parts="*fp32", column_parts="*fp32", positive="*fp32"'
 SUMS = 'losses="*fp32", slopes="*fp32"'
-NT_XENT = "HAS_SELF=True, USE_ROWS=True, USE_COLUMNS=True, SIGMOID=False"
+NT_XENT = "HAS_SELF=True, USE_ROWS=True, USE_COLUMNS=True"
+TEXTS = "HAS_SELF=False, USE_ROWS=False, USE_COLUMNS=True"
 SIGLIP = "HAS_SELF=False, USE_ROWS=False, USE_COLUMNS=False, SIGMOID=True"
 PANEL_SUMS = f"""[
     ("_panel_sums_kernel", dict(dots="*fp32", scale="*fp32", targets="*i64", {PARTS}),
@@ -26,7 +27,7 @@ PANEL_SUMS = f"""[
 ROWS = """[
     ("_positive_kernel", dict(row_features="*bf16", column_features="*bf16", scale="*fp32",
      targets="*i64", out="*fp32"),
-     dict(HAS_TARGETS=True, HAS_SELF=True, TF32=False, BLOCK_R=8, BLOCK_D=128)),
+     dict(HAS_TARGETS=True, HAS_SELF=True, BLOCK_R=8, BLOCK_D=128)),
 ]"""
 RESULTS = """[
     ("_scale_kernel", dict(grad_rows="*fp32", row_features="*bf16", grad_columns="*fp32",
@@ -40,7 +41,7 @@ RESULTS = """[
 ]"""
 PANELS = f"""[
     ("_panel_weights_kernel", dict(dots="*fp32", weights="*bf16", {POINTERS}, {SUMS}),
-     dict(HAS_TARGETS=False, {NT_XENT}, BLOCK_R=32, BLOCK_C=128)),
+     dict(HAS_TARGETS=False, {NT_XENT}, SIGMOID=False, BLOCK_R=32, BLOCK_C=128)),
     ("_panel_weights_kernel", dict(dots="*fp64", weights="*fp64",
      {POINTERS.replace("fp32", "fp64")}, {SUMS.replace("fp32", "fp64")}),
      dict(HAS_TARGETS=True, {SIGLIP}, BLOCK_R=32, BLOCK_C=128)),
@@ -51,23 +52,21 @@ def features(dtype):
     return f'row_features="*{dtype}", column_features="*{dtype}"'
 
 
-def constants(operand, precision, rows, columns, size):
+def constants(operand, rows, columns, size):
     blocks = f"BLOCK_R={rows}, BLOCK_C={columns}, SIZE={size}, WHOLE={size == 128}"
-    return f'OPERAND=tl.{operand}, PRECISION="{precision}", {blocks}'
+    return f"OPERAND=tl.{operand}, {blocks}"
 
 
-BFLOAT = constants("bfloat16", "ieee", 128, 64, 128)
-TF32 = constants("float32", "tf32", 64, 32, 256)
+BFLOAT = constants("bfloat16", 128, 64, 128)
+HALF = constants("float16", 128, 64, 256)
 FUSED = f"""[
     ("_fused_sums_kernel", dict({features("bf16")}, {POINTERS}, parts="*fp32", positive="*fp32"),
      dict({BFLOAT}, HAS_SELF=True, POSITIVES=True, HAS_TARGETS=True)),
     ("_join_sums_kernel", dict(parts="*fp32", out="*fp32"), dict(BLOCK_S=16, BLOCK_R=64)),
-    ("_fused_sigmoid_kernel", dict({features("bf16")}, {POINTERS}, parts="*fp32"),
-     dict({BFLOAT}, HAS_TARGETS=False)),
     ("_fused_gradient_kernel", dict({features("bf16")}, out="*fp32", {POINTERS}),
      dict({BFLOAT}, {NT_XENT}, HAS_TARGETS=False, OF_COLUMNS=False)),
-    ("_fused_gradient_kernel", dict({features("fp32")}, out="*fp32", {POINTERS}),
-     dict({TF32}, {SIGLIP}, HAS_TARGETS=False, OF_COLUMNS=True)),
+    ("_fused_gradient_kernel", dict({features("fp16")}, out="*fp32", {POINTERS}),
+     dict({HALF}, {TEXTS}, HAS_TARGETS=False, OF_COLUMNS=True)),
 ]"""
 
 

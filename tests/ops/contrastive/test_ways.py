@@ -47,21 +47,11 @@ def test_in_small_parts(op, sample, way, monkeypatch):
 def test_ways_agree_on_what_they_take():
     z = torch.zeros(4, 300)
     pairs = triton_kernels.Pairs(z, z, torch.arange(4), torch.ones(()))
-    assert not triton_fused.takes(pairs, tf32=False)  # too long: panels, whatever is wanted
+    assert not triton_fused.takes(pairs)  # too long: panels, whatever is wanted
     with triton_kernels.way("fused"):
-        assert isinstance(triton_kernels._make(pairs), triton_panels.PanelWay)
+        assert isinstance(triton_kernels._make(pairs, 2), triton_panels.PanelWay)
 
 
 def test_unknown_way():
     with pytest.raises(ValueError, match="accepted are panels, fused"), triton_kernels.way("tiles"):
         pass
-
-
-@pytest.mark.parametrize("setting", ["ieee", "tf32"])
-def test_tf32_is_torchs_choice(setting):
-    before = torch.backends.cuda.matmul.fp32_precision
-    torch.backends.cuda.matmul.fp32_precision = setting
-    try:
-        assert triton_kernels.tf32_allowed() == (setting == "tf32")
-    finally:
-        torch.backends.cuda.matmul.fp32_precision = before
