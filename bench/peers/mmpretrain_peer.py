@@ -124,8 +124,12 @@ def _same(x: Any) -> Any:
 
 def mae_loss(patch: int, norm_pix: bool) -> Function:
     """(prediction [N, L, p*p*C], images, mask [N, L]) to the loss."""
-    loss = {"type": "PixelReconstructionLoss", "criterion": "L2"}
-    return MAEPretrainHead(loss, norm_pix, patch).loss
+    head = MAEPretrainHead({"type": "PixelReconstructionLoss", "criterion": "L2"}, norm_pix, patch)
+
+    def loss(prediction: Tensor, images: Tensor, mask: Tensor) -> Tensor:
+        return head.loss(prediction.float(), images, mask)  # as autocast hands it to mse_loss
+
+    return loss
 
 
 def simmim_loss(patch: int) -> Function:
