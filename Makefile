@@ -10,6 +10,8 @@ PRETRAIN_ARGS ?= --config configs/maskfeat_digits.yaml
 
 # Two things at a time: what an environment fetches and what the compiler makes.
 MAKEFLAGS += --jobs=2
+# Bytecode is made of what is imported, when it is: most of the packages' modules never are.
+export PIP_NO_COMPILE := 1
 
 BIN := $(VENV)/bin
 SETUP := $(VENV)/.setup

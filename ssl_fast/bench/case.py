@@ -93,6 +93,11 @@ class Case:
     axis: str = ""
     size: int = 0
 
+    @property
+    def shape(self) -> str:
+        """The name without what grows."""
+        return self.name.removeprefix(f"over {self.axis}: ")
+
 
 def tensors_of(result: Any) -> tuple[Tensor, ...]:
     """The tensors among outputs or inputs."""

@@ -7,9 +7,10 @@ import importlib
 import itertools
 import json
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -66,14 +67,16 @@ def run(words: Sequence[str]) -> int:
         runner.run_tests(sorted({job.family for job in jobs}), options.device)
     rows: list[Row] = []
     begin = time.monotonic()
-    for number, job in enumerate(jobs, 1):
-        where = f"{job.family} ({', '.join(job.selections)}; {job.allocator} allocator)"
-        minutes = (time.monotonic() - begin) / 60
-        print(f"[{number}/{len(jobs)}, {minutes:.1f} min] {where}", file=sys.stderr, flush=True)
-        for case_rows in runner.run_job(job):
-            rows += case_rows
-            if options.csv and not options.small:
-                report.write_csv(options.csv, case_rows)  # at once: a long run may be cut short
+    shared = len({job.allocator for job in jobs}) > 1
+    with tempfile.TemporaryDirectory(prefix="ssl_fast-bench-") as folder:
+        for number, job in enumerate(jobs, 1):
+            where = f"{job.family} ({', '.join(job.selections)}; {job.allocator} allocator)"
+            minutes = (time.monotonic() - begin) / 60
+            print(f"[{number}/{len(jobs)}, {minutes:.1f} min] {where}", file=sys.stderr, flush=True)
+            for case_rows in runner.run_job(replace(job, truths=folder if shared else "")):
+                rows += case_rows
+                if options.csv and not options.small:
+                    report.write_csv(options.csv, case_rows)  # at once: a long run may be cut short
     others = [_run_apart(name, options) for name in _also(options)]
     if rows:
         _tell(rows, options)

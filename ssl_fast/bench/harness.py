@@ -17,7 +17,7 @@ import torch
 
 from .. import backend
 from . import ceilings, machine
-from .case import Agreement, Case, Inputs, Provider, Skipped, compare, truth_of
+from .case import Agreement, Case, Inputs, Provider, Skipped, compare
 from .gradients import Staged
 from .memory import peak_extra_mb, resident_extra_mb
 from .report import FAILED, OK, SKIPPED, Row
@@ -31,13 +31,14 @@ from .timers import (
     host_ms,
     quantiles,
 )
+from .truths import Truths
 
 MIN_ROUNDS, MAX_ROUNDS = 5, 1000
 LONG_ROUND, FEW_ROUNDS = 3.0, 3  # of rounds of so many seconds and more, fewer have to do
 TURN_MS = 50.0  # how long a provider with short calls has the machine in a round
 MAX_PER_TURN = 20
 STAGED = 4  # inputs for which a first step is done
-LONG_MS = 500.0  # calls that need no second estimate
+LONG_MS = 500.0  # calls that need no other estimate than what another measurement took
 MIN_SAMPLE_MS = 0.2  # shorter calls are measured several at a time
 
 
@@ -78,19 +79,20 @@ class Lane:
         return clock.elapsed_ms(repeated) / (self.repeats * self.calls)
 
 
-def run_case(case: Case, device: str, allocator: str, seconds: float) -> list[Row]:
+def run_case(case: Case, device: str, allocator: str, seconds: float, truths: Truths) -> list[Row]:
     """Checks and times all providers of a case.
 
     Args:
         device: "cpu" or "cuda".
         allocator: the regime this process is in, for the rows.
         seconds: for the rounds; checks, compilation and warm-up come on top.
+        truths: what outputs are compared with.
 
     Returns:
         A row for each provider; and for the ceilings that bound them, if any was timed.
     """
     lanes, rows = _prepare(case, device, allocator)
-    _check(case, lanes, device)
+    _check(case, lanes, device, truths)
     lanes = [lane for lane in lanes if lane.row.status == OK]
     if not lanes:
         return rows
@@ -102,7 +104,7 @@ def run_case(case: Case, device: str, allocator: str, seconds: float) -> list[Ro
     bounds: dict[str, Lane] = {}
     for ceiling in ceilings.ceilings_of(case, device):
         (bound,), bound_rows = _prepare(ceiling, device, allocator)
-        _check(ceiling, [bound], device)
+        _check(ceiling, [bound], device, Truths(None))
         bound.rotation = cold_inputs(ceiling.checks[0].make_inputs, device)
         bounds[bound.provider.name] = bound
         rows += bound_rows
@@ -137,11 +139,11 @@ def _prepare(case: Case, device: str, allocator: str) -> tuple[list[Lane], list[
     return lanes, rows
 
 
-def _check(case: Case, lanes: Sequence[Lane], device: str) -> None:
+def _check(case: Case, lanes: Sequence[Lane], device: str, truths: Truths) -> None:
     """Compares each lane's outputs with the truth; who differs, or raises, is marked as failed."""
-    for check in case.checks:
+    for number, check in enumerate(case.checks):
         inputs = check.make_inputs(device, 0)
-        truth = truth_of(case, inputs)
+        truth = truths.of(case, number, inputs)
         for lane in lanes:
             if lane.row.status != OK:
                 continue
@@ -176,11 +178,12 @@ def warm_up(lane: Lane, clock: Clock, device: str) -> None:
             lane.call()  # on a CPU the comparison has warmed it
             lane.row.host_ms = host_ms(lane.call)
         lane.row.extra_mb = peak_extra_mb(lane.call, device)
+        begin = time.perf_counter()
         if device == "cpu":
             lane.row.resident_mb = resident_extra_mb(lane.call)
-        estimate = lane.sample(clock)
+        estimate = 1e3 * (time.perf_counter() - begin)
         if estimate < LONG_MS:
-            estimate = min(estimate, lane.sample(clock))
+            estimate = min(lane.sample(clock), lane.sample(clock))
         if device == "cuda" and estimate < GRAPH_BELOW_MS and can_be_captured(lane.call):
             with contextlib.suppress(RuntimeError):  # what that does not see
                 lane.call, lane.calls = graph_of(lane.function, lane.rotation, estimate)

@@ -9,6 +9,7 @@ import json
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,9 +17,11 @@ import torch
 from . import machine
 from .case import Case, Skipped
 from .cases import load
+from .ceilings import CEILINGS
 from .harness import run_case
 from .providers import COMPILED
 from .report import Row
+from .truths import Truths
 
 MARK = "ssl_fast rows: "
 
@@ -36,6 +39,7 @@ class Job:
         small: shapes that only try the harness.
         compiled: whether the reference under torch.compile takes part.
         busy: what other work took before the start.
+        truths: folder of truths that the processes of a run share; empty for none.
     """
 
     family: str
@@ -48,6 +52,7 @@ class Job:
     small: bool = False
     compiled: bool = True
     busy: float | None = None
+    truths: str = ""
 
 
 def run(job: Job) -> Iterator[list[Row]]:
@@ -66,8 +71,14 @@ def run(job: Job) -> Iterator[list[Row]]:
         "commit": machine.commit(),
         "date": machine.today(),
     }
+    truths = Truths(Path(job.truths) if job.truths else None)
+    measured: dict[tuple[str, str, str], list[Row]] = {}
     for selection, case in _cases(job):
         case = _with_providers(case, job)
+        shape = (case.op, case.shape, case.dtype)
+        if selection == "growth" and shape in measured:
+            yield _as_growth(measured[shape], case)
+            continue
         seconds = job.seconds / 3 if selection == "growth" else job.seconds
         print(f"{case.op}, {case.name}, {case.dtype}, {job.allocator}", file=sys.stderr)
         busy = job.busy
@@ -75,8 +86,22 @@ def run(job: Job) -> Iterator[list[Row]]:
             busy = machine.busy_share(job.device)
             if warning := machine.load_warning(busy, job.device):
                 print(warning, file=sys.stderr)
-        rows = run_case(case, job.device, job.allocator, seconds)
-        yield [replace(row, busy=busy, **about) for row in rows]
+        rows = run_case(case, job.device, job.allocator, seconds, truths)
+        measured[shape] = [replace(row, busy=busy, **about) for row in rows]
+        yield measured[shape]
+
+
+def _as_growth(rows: list[Row], case: Case) -> list[Row]:
+    """What was measured for the summary as a point of a case of growth of the same shape."""
+    wanted = {*(provider.name for provider in case.providers), *CEILINGS}
+    about: dict[str, Any] = {
+        "case": case.name,
+        "theirs": case.theirs,
+        "headline": case.headline,
+        "axis": case.axis,
+        "size": case.size,
+    }
+    return [replace(row, **about) for row in rows if row.provider in wanted]
 
 
 def _cases(job: Job) -> Iterator[tuple[str, Case]]:

@@ -16,6 +16,8 @@ from torch import Tensor
 from ssl_fast.bench import ceilings, command, harness, machine, report, runner, timers, worker
 from ssl_fast.bench.case import Case, Check, Mismatch, Provider, Skipped, compare
 from ssl_fast.bench.cases import families, load
+from ssl_fast.bench.providers import growing
+from ssl_fast.bench.truths import Truths
 
 
 def doubled(x: Tensor) -> Tensor:
@@ -61,6 +63,48 @@ def toy_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., in
         return command.main([*common, "--out", str(tmp_path / "out"), *arguments])
 
     return run
+
+
+# ---- What is not done twice
+
+
+def test_truths_are_formed_once(tmp_path: Path) -> None:
+    calls: list[int] = []
+
+    def counted(x: Tensor) -> Tensor:
+        calls.append(1)
+        return doubled(x)
+
+    case = replace(toy_case(RIGHT), reference=counted)
+    inputs = case.checks[0].make_inputs("cpu", 0)
+    for folder, expected in ((tmp_path, 1), (None, 3)):  # a new object is a new process
+        truths = [Truths(folder).of(case, 0, inputs) for _ in range(2)]
+        assert len(calls) == expected
+        for truth in truths:
+            assert truth[0].dtype == torch.float64
+            assert torch.equal(truth[0], inputs[0].double() * 2)
+    Truths(tmp_path).of(replace(case, dtype="float16"), 0, inputs)
+    Truths(tmp_path).of(case, 0, (inputs[0] + 1,))
+    assert len(calls) == 5
+
+
+def test_a_point_of_growth_that_the_summary_has_is_not_measured_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    case = toy_case(RIGHT, provider("third", doubled))
+    point = replace(growing(replace(case, theirs="right"), "N", 64), theirs="right")
+    larger = replace(growing(replace(case, name="128"), "N", 128), providers=case.providers)
+    cases = {"headline": [case], "growth": [point, larger]}
+    monkeypatch.setattr(worker, "load", lambda *words: cases[words[-1]])
+    job = worker.Job("toy", "cpu", "default", 0.01, selections=("headline", "growth"))
+    first, second, third = worker.run(job)
+    assert [row.case for row in second] == ["over N: 64"] * len(second)
+    names = [row.provider for row in second]
+    assert names == ["right", "copy of the same bytes"]
+    by_name = {row.provider: row for row in first}
+    assert all(row.median_ms == by_name[row.provider].median_ms for row in second)
+    assert {(row.axis, row.size) for row in second} == {("N", 64)}
+    assert len(third) == len(first)
 
 
 # ---- Comparison before timing
