@@ -170,7 +170,7 @@ sanitize() {
 warm() { # all families at once, for what torch.compile and Triton compile: no number of it counts
   local job='"device": "cuda", "allocator": "default", "seconds": 0, "providers": [], "selections"'
   run_step "warm-$1" 120 bash -c 'job=$1; shift
-    for family; do "$PYTHON" -m ssl_fast.bench.worker "{\"family\": \"$family\", $job}" & done
+    for family; do "$PYTHON" -m ssl_fast.bench.worker "{\"families\": [\"$family\"], $job}" & done
     wait' warm "$job: [\"$1\"]" "${KNOWN[@]}"
 }
 

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import itertools
 import json
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -64,15 +62,11 @@ def run(words: Sequence[str]) -> int:
     if warning := machine.load_warning(machine.busy_share(options.device), options.device):
         print(warning, file=sys.stderr)
     if jobs:
-        runner.run_tests(sorted({job.family for job in jobs}), options.device)
+        runner.run_tests(jobs[-1].families, options.device)
     rows: list[Row] = []
-    begin = time.monotonic()
-    shared = len({job.allocator for job in jobs}) > 1
+    shared = len(jobs) > 1
     with tempfile.TemporaryDirectory(prefix="ssl_fast-bench-") as folder:
-        for number, job in enumerate(jobs, 1):
-            where = f"{job.family} ({', '.join(job.selections)}; {job.allocator} allocator)"
-            minutes = (time.monotonic() - begin) / 60
-            print(f"[{number}/{len(jobs)}, {minutes:.1f} min] {where}", file=sys.stderr, flush=True)
+        for job in jobs:
             for case_rows in runner.run_job(replace(job, truths=folder if shared else "")):
                 rows += case_rows
                 if options.csv and not options.small:
@@ -125,7 +119,7 @@ def _names(text: str) -> tuple[str, ...]:
 
 
 def _jobs(options: argparse.Namespace) -> list[Job]:
-    """A job for each family and allocator; on a GPU memory is torch's own, so one.
+    """A job for each allocator; on a GPU memory is torch's own, so one.
 
     Growth is a matter of the shape, not of the heap: it is the last allocator's alone. So is
     torch.compile, unless all cases are wanted or it was asked for: compiling takes its time.
@@ -138,30 +132,30 @@ def _jobs(options: argparse.Namespace) -> list[Job]:
     both = options.allocator == "both" and options.device == "cpu"
     allocators = machine.ALLOCATORS if both else (options.allocator.replace("both", "default"),)
     providers = _names(options.providers)
-    jobs: list[Job] = []
-    known: dict[str, None] = {}
     wanted = [name for name in _names(options.cases) if name not in ALSO]
-    for family, allocator in itertools.product(chosen, allocators):
-        selections = []
-        for selection in wanted:
-            cases = load(family, options.device, options.small, selection)
-            known.update({p.name: None for case in cases for p in case.providers})
-            if cases and (selection != "growth" or allocator == allocators[-1]):
-                selections.append(selection)
-        if selections:
-            jobs.append(
-                Job(
-                    family,
-                    options.device,
-                    allocator,
-                    options.seconds,
-                    options.threads,
-                    providers,
-                    tuple(selections),
-                    options.small,
-                    compiled="all" in wanted or bool(providers) or allocator == allocators[-1],
-                )
-            )
+    cases = {
+        (family, selection): load(family, options.device, options.small, selection)
+        for family in chosen
+        for selection in wanted
+    }
+    jobs = []
+    for allocator in allocators:
+        last = allocator == allocators[-1]
+        selections = tuple(name for name in wanted if name != "growth" or last)
+        having = tuple(f for f in chosen if any(cases[f, selection] for selection in selections))
+        job = Job(
+            having,
+            options.device,
+            allocator,
+            options.seconds,
+            options.threads,
+            providers,
+            selections,
+            options.small,
+            compiled="all" in wanted or bool(providers) or last,
+        )
+        jobs += [job] if having else []
+    known = {p.name: None for group in cases.values() for case in group for p in case.providers}
     if unknown := [name for name in providers if name not in known]:
         raise ValueError(f"providers are {unknown}; known are {', '.join(map(repr, known))}")
     return jobs

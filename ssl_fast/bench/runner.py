@@ -78,7 +78,7 @@ def run_job(job: Job) -> Iterator[list[report.Row]]:
             else:
                 print(line, end="", file=sys.stderr)
     if worker.returncode != 0:
-        what = f"{job.family}, allocator {job.allocator!r}, ended with status {worker.returncode}"
+        what = f"allocator {job.allocator!r} ended with status {worker.returncode}"
         raise Refused(f"the worker for {what}; its messages are above")
 
 

@@ -1,4 +1,4 @@
-"""One process of a benchmark run: all cases of a family under one allocator. Started by `runner`.
+"""One process of a benchmark run: all cases under one allocator. Started by `runner`.
 
 The allocator's thresholds must be set before anything large is allocated, hence a process for each.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -31,6 +32,7 @@ class Job:
     """What a worker is to do.
 
     Attributes:
+        families: of ops, in this order.
         seconds: for the rounds of one case; of growth, which shows in the order of magnitude, a
             third.
         threads: for torch on the CPU; None for torch's own choice.
@@ -42,7 +44,7 @@ class Job:
         truths: folder of truths that the processes of a run share; empty for none.
     """
 
-    family: str
+    families: tuple[str, ...]
     device: str
     allocator: str
     seconds: float
@@ -73,7 +75,7 @@ def run(job: Job) -> Iterator[list[Row]]:
     }
     truths = Truths(Path(job.truths) if job.truths else None)
     measured: dict[tuple[str, str, str], list[Row]] = {}
-    for selection, case in _cases(job):
+    for selection, case in _told(job):
         case = _with_providers(case, job)
         shape = (case.op, case.shape, case.dtype)
         if selection == "growth" and shape in measured:
@@ -104,10 +106,16 @@ def _as_growth(rows: list[Row], case: Case) -> list[Row]:
     return [replace(row, **about) for row in rows if row.provider in wanted]
 
 
-def _cases(job: Job) -> Iterator[tuple[str, Case]]:
-    for selection in job.selections:
-        for case in load(job.family, job.device, job.small, selection):
-            yield selection, case
+def _told(job: Job) -> Iterator[tuple[str, Case]]:
+    """All cases, and on the screen how far the job has come."""
+    begin = time.monotonic()
+    for number, family in enumerate(job.families, 1):
+        where = f"{job.allocator} allocator, {number}/{len(job.families)}"
+        minutes = (time.monotonic() - begin) / 60
+        print(f"[{where}, {minutes:.1f} min] {family}", file=sys.stderr, flush=True)
+        for selection in job.selections:
+            for case in load(family, job.device, job.small, selection):
+                yield selection, case
 
 
 def _with_providers(case: Case, job: Job) -> Case:

@@ -96,7 +96,7 @@ def test_a_point_of_growth_that_the_summary_has_is_not_measured_again(
     larger = replace(growing(replace(case, name="128"), "N", 128), providers=case.providers)
     cases = {"headline": [case], "growth": [point, larger]}
     monkeypatch.setattr(worker, "load", lambda *words: cases[words[-1]])
-    job = worker.Job("toy", "cpu", "default", 0.01, selections=("headline", "growth"))
+    job = worker.Job(("toy",), "cpu", "default", 0.01, selections=("headline", "growth"))
     first, second, third = worker.run(job)
     assert [row.case for row in second] == ["over N: 64"] * len(second)
     names = [row.provider for row in second]

@@ -21,7 +21,7 @@ from .rows import StepRow
 from .sizes import Method
 from .spans import share_of_step
 
-MIN_ROUNDS, PROFILED = 5, 2
+MIN_ROUNDS, PROFILED = 5, 1
 
 
 def measure(
