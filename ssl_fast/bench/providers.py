@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import shutil
@@ -149,6 +150,13 @@ def under_torch_compile(provider: Provider, mode: str = "default") -> Provider:
         prepare=prepare,
         thorough=provider.thorough or not usual,
     )
+
+
+def import_peers() -> None:
+    """Imports all other libraries that are there, which takes seconds."""
+    for path in sorted(PEERS.glob("*_peer.py")):
+        with contextlib.suppress(Skipped):
+            peer(path.stem)
 
 
 def peer(module: str) -> ModuleType:

@@ -1,4 +1,4 @@
-"""One process of a benchmark run: all cases under one allocator. Started by `runner`.
+"""What measures in a benchmark run: all cases under one allocator. Started by `runner`.
 
 The allocator's thresholds must be set before anything large is allocated, hence a process for each.
 """
@@ -6,6 +6,7 @@ The allocator's thresholds must be set before anything large is allocated, hence
 from __future__ import annotations
 
 import json
+import multiprocessing
 import sys
 import time
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ from .case import Case, Skipped
 from .cases import load
 from .ceilings import CEILINGS
 from .harness import run_case
-from .providers import COMPILED
+from .providers import COMPILED, import_peers
 from .report import Row
 from .truths import Truths
 
@@ -75,7 +76,7 @@ def run(job: Job) -> Iterator[list[Row]]:
     }
     truths = Truths(Path(job.truths) if job.truths else None)
     measured: dict[tuple[str, str, str], list[Row]] = {}
-    for selection, case in _told(job):
+    for selection, case in _cases(job):
         case = _with_providers(case, job)
         shape = (case.op, case.shape, case.dtype)
         if selection == "growth" and shape in measured:
@@ -106,13 +107,8 @@ def _as_growth(rows: list[Row], case: Case) -> list[Row]:
     return [replace(row, **about) for row in rows if row.provider in wanted]
 
 
-def _told(job: Job) -> Iterator[tuple[str, Case]]:
-    """All cases, and on the screen how far the job has come."""
-    begin = time.monotonic()
-    for number, family in enumerate(job.families, 1):
-        where = f"{job.allocator} allocator, {number}/{len(job.families)}"
-        minutes = (time.monotonic() - begin) / 60
-        print(f"[{where}, {minutes:.1f} min] {family}", file=sys.stderr, flush=True)
+def _cases(job: Job) -> Iterator[tuple[str, Case]]:
+    for family in job.families:
         for selection in job.selections:
             for case in load(family, job.device, job.small, selection):
                 yield selection, case
@@ -128,12 +124,38 @@ def _with_providers(case: Case, job: Job) -> Case:
     return replace(case, providers=chosen)
 
 
-def main(job: str) -> None:
-    """Takes a job as JSON, prints a line of JSON for each case, marked among what others print."""
-    fields = json.loads(job)
+def main(words: str) -> None:
+    """Takes a job as JSON, prints a line of JSON for each case, marked among what others print.
+
+    On the CPU every family has a process of its own, forked when all libraries have been imported:
+    who comes later finds no heap that others have left, and waits for no import.
+    """
+    fields = json.loads(words)
     lists = {name: tuple(value) for name, value in fields.items() if isinstance(value, list)}
-    for rows in run(Job(**{**fields, **lists})):
+    job = Job(**{**fields, **lists})
+    begin = time.monotonic()
+    if apart := job.device == "cpu" and len(job.families) > 1:
+        import_peers()
+    for number, family in enumerate(job.families, 1):
+        where = f"{job.allocator} allocator, {number}/{len(job.families)}"
+        minutes = (time.monotonic() - begin) / 60
+        print(f"[{where}, {minutes:.1f} min] {family}", file=sys.stderr, flush=True)
+        (_forked if apart else _print_rows)(replace(job, families=(family,)))
+
+
+def _print_rows(job: Job) -> None:
+    for rows in run(job):
         print(MARK + json.dumps([asdict(row) for row in rows]), flush=True)
+
+
+def _forked(job: Job) -> None:
+    """`_print_rows` in a copy of this process, which ends with the copy's status if that is one."""
+    sys.stdout.flush()
+    process = multiprocessing.get_context("fork").Process(target=_print_rows, args=(job,))
+    process.start()
+    process.join()
+    if process.exitcode:
+        sys.exit(f"{job.families[0]} ended with status {process.exitcode}")
 
 
 if __name__ == "__main__":

@@ -311,15 +311,32 @@ def test_both_allocators_appear(
     assert table.count(("right", "default")) == table.count(("right", "tuned")) == 1
 
 
-def test_a_family_in_a_process_of_its_own(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_families_in_processes_of_their_own(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(runner, "run_tests", lambda *_: None)
-    arguments = "--op hog --cases all --small --seconds 0.01 --threads 1 --allocator tuned"
-    assert command.main([*arguments.split(), "--providers", "reference eager"]) == 0
-    output = capsys.readouterr().out
-    assert output.count("| reference eager ") == output.count("| copy of the same bytes ") == 4
-    assert output.count("| tuned ") == 8
+    arguments = "--op hog,sinkhorn --cases all --small --seconds 0.01 --threads 1"
+    options = ["--allocator", "tuned", "--providers", "reference eager"]
+    assert command.main([*arguments.split(), *options]) == 0
+    output = capfd.readouterr()
+    count = len(load("hog", "cpu", True)) + len(load("sinkhorn", "cpu", True))
+    for provider in ("reference eager", "copy of the same bytes"):
+        assert output.out.count(f"| {provider} ") == count
+    assert output.out.count("| tuned ") == 2 * count
+    assert "[tuned allocator, 1/2, " in output.err
+    assert "[tuned allocator, 2/2, " in output.err
+
+
+def test_a_family_that_dies_ends_the_run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def die(job: worker.Job) -> None:
+        raise SystemExit(3)
+
+    monkeypatch.setattr(worker, "_print_rows", die)
+    job = worker.Job(("hog",), "cpu", "default", 0.01)
+    with pytest.raises(SystemExit, match="hog ended with status 3"):
+        worker._forked(job)
 
 
 def test_a_run_of_all_ops_also_does_steps_and_loading(monkeypatch: pytest.MonkeyPatch) -> None:
