@@ -55,3 +55,23 @@ def test_ways_agree_on_what_they_take():
 def test_unknown_way():
     with pytest.raises(ValueError, match="accepted are panels, fused"), triton_kernels.way("tiles"):
         pass
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "size", "times", "fused"),
+    [
+        (1024, 1024, 128, 2, True),  # NT-Xent
+        (1024, 1024, 128, 4, False),  # CLIP
+        (4096, 4096, 128, 4, True),
+        (1024, 1024, 256, 2, False),  # long products
+        (64, 65536, 128, 2, False),  # few rows
+        (256, 65536, 64, 2, True),
+    ],
+)
+def test_which_way_serves(rows, columns, size, times, fused):
+    pairs = triton_kernels.Pairs(
+        torch.zeros(rows, size), torch.zeros(columns, size), None, torch.ones(())
+    )
+    chosen = triton_kernels._make(pairs, times)
+    assert isinstance(chosen, triton_fused.FusedWay if fused else triton_panels.PanelWay)
+    assert isinstance(triton_kernels._make_panels(pairs), triton_panels.PanelWay)
